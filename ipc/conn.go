@@ -1,0 +1,431 @@
+package ipc
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// MaxFds is the largest number of descriptors of one frame.
+	MaxFds = 64
+	// maxQueue bounds what may wait to be written on a connection, in bytes.
+	// The peer that lets more pile up is disconnected.
+	maxQueue = 16 << 20
+	// lowWater is the queue length below which WaitDrained returns, in bytes.
+	lowWater = 64 << 10
+	// writeChunk is about how many bytes go into one sendmsg.
+	writeChunk = 128 << 10
+)
+
+// ErrOverflow is returned by Send when the peer does not read and the queue is
+// full. The connection is closed then.
+var ErrOverflow = errors.New("peer does not read its messages: disconnected")
+
+// Conn is one end of a link. Read belongs to one goroutine; Send, WaitDrained
+// and Close may be called from any.
+type Conn struct {
+	file *os.File
+	raw  syscall.RawConn
+
+	// Stall is how long the peer may take from the first byte of a frame to
+	// its last; 0 is for ever. It is set before the first Read.
+	Stall time.Duration
+	// NoFds refuses descriptors: a frame that comes with some ends the
+	// connection. It is set before the first Read.
+	NoFds bool
+
+	// Owned by the reader.
+	buf     []byte // received and not yet parsed: buf[start:]
+	start   int
+	fds     []int // received and not yet claimed by a frame
+	control []byte
+
+	mu      sync.Mutex
+	cond    *sync.Cond // signalled when any of the following changes
+	queue   []byte
+	marks   []mark
+	sending int // bytes that the writer has taken and not yet written
+	closed  bool
+	started bool // the writer goroutine runs
+	err     error
+}
+
+// mark attaches descriptors to the frame that starts at an offset of the
+// queue. They are duplicates that the queue owns.
+type mark struct {
+	off int
+	fds []int
+}
+
+// NewConn takes over a connected stream socket.
+func NewConn(fd int) (*Conn, error) {
+	unix.CloseOnExec(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("cannot use descriptor %d as a link: %w", fd, err)
+	}
+	f := os.NewFile(uintptr(fd), "link")
+	raw, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("cannot use descriptor %d as a link: %w", fd, err)
+	}
+	c := &Conn{file: f, raw: raw}
+	c.cond = sync.NewCond(&c.mu)
+	return c, nil
+}
+
+// Pair returns the two ends of a new socket pair, both close-on-exec: one as
+// a link, the other as a descriptor for a child.
+func Pair() (*Conn, int, error) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, -1, fmt.Errorf("cannot make a socket pair: %w", err)
+	}
+	c, err := NewConn(p[0])
+	if err != nil {
+		unix.Close(p[1])
+		return nil, -1, err
+	}
+	return c, p[1], nil
+}
+
+// Peer returns the credentials of the process at the other end, as they were
+// when it connected.
+func (c *Conn) Peer() (*unix.Ucred, error) {
+	var cred *unix.Ucred
+	var err error
+	cerr := c.raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return nil, fmt.Errorf("cannot tell who is connected: %w", err)
+	}
+	return cred, nil
+}
+
+// Read returns the next frame. io.EOF means that the peer closed the
+// connection between two frames; every other error is final as well.
+func (c *Conn) Read() (Frame, error) {
+	for {
+		f, ok, err := c.next()
+		if ok || err != nil {
+			return f, err
+		}
+		if c.Stall > 0 {
+			var t time.Time
+			if len(c.buf) > c.start {
+				t = time.Now().Add(c.Stall)
+			}
+			c.file.SetReadDeadline(t)
+		}
+		if err := c.fill(); err != nil {
+			if err == io.EOF && len(c.buf) > c.start {
+				err = io.ErrUnexpectedEOF
+			}
+			return Frame{}, err
+		}
+	}
+}
+
+// next takes one whole frame from the buffer, if there is one.
+func (c *Conn) next() (Frame, bool, error) {
+	have := c.buf[c.start:]
+	if len(have) < headerSize {
+		return Frame{}, false, nil
+	}
+	size := binary.BigEndian.Uint32(have)
+	if size > MaxFrame {
+		return Frame{}, false, ErrTooLarge
+	}
+	end := headerSize + int(size)
+	if len(have) < end {
+		return Frame{}, false, nil
+	}
+	kind, body, n, err := parsePayload(have[headerSize:end])
+	if err != nil {
+		return Frame{}, false, err
+	}
+	if n > len(c.fds) {
+		return Frame{}, false, fmt.Errorf("frame of kind %d announces %d descriptors, %d came", kind, n, len(c.fds))
+	}
+	f := Frame{Kind: kind, Body: append([]byte(nil), body...)}
+	if n > 0 {
+		f.Fds = append([]int(nil), c.fds[:n]...)
+		c.fds = append(c.fds[:0], c.fds[n:]...)
+	}
+	c.start += end
+	return f, true, nil
+}
+
+// fill reads once from the socket, into a buffer that grows to the largest
+// frame under way and shrinks again when it is empty.
+func (c *Conn) fill() error {
+	if c.start == len(c.buf) {
+		c.start, c.buf = 0, c.buf[:0]
+		if cap(c.buf) > 64<<10 {
+			c.buf = nil
+		}
+	} else if c.start > 0 {
+		c.buf = c.buf[:copy(c.buf, c.buf[c.start:])]
+		c.start = 0
+	}
+	if len(c.buf) == cap(c.buf) {
+		grown := make([]byte, len(c.buf), max(4<<10, 2*cap(c.buf)))
+		copy(grown, c.buf)
+		c.buf = grown
+	}
+	if c.control == nil && !c.NoFds {
+		c.control = make([]byte, unix.CmsgSpace(4*MaxFds))
+	}
+	var n, flags int
+	var rights []int
+	var err error
+	rerr := c.raw.Read(func(fd uintptr) bool {
+		n, rights, flags, err = recv(int(fd), c.buf[len(c.buf):cap(c.buf)], c.control)
+		return err != unix.EAGAIN
+	})
+	c.fds = append(c.fds, rights...)
+	switch {
+	case rerr != nil:
+		return fmt.Errorf("cannot read: %w", rerr)
+	case err != nil:
+		return fmt.Errorf("cannot read: %w", err)
+	case flags&unix.MSG_CTRUNC != 0 && c.NoFds:
+		return errors.New("descriptors are not taken on this link")
+	case flags&unix.MSG_CTRUNC != 0:
+		return errors.New("descriptors of a message were lost: no descriptors left in this process?")
+	case len(c.fds) > 4*MaxFds:
+		return errors.New("descriptors came that no frame announced")
+	case n == 0:
+		return io.EOF
+	}
+	c.buf = c.buf[:len(c.buf)+n]
+	return nil
+}
+
+// recv is one recvmsg, with the descriptors taken out of its control data. A
+// nil control buffer makes the kernel discard descriptors and set MSG_CTRUNC.
+func recv(fd int, p, control []byte) (n int, rights []int, flags int, err error) {
+	var oobn int
+	for {
+		n, oobn, flags, _, err = unix.Recvmsg(fd, p, control, unix.MSG_CMSG_CLOEXEC)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil || oobn == 0 {
+		return n, nil, flags, err
+	}
+	msgs, err := unix.ParseSocketControlMessage(control[:oobn])
+	if err != nil {
+		return n, nil, flags, err
+	}
+	for _, m := range msgs {
+		if got, err := unix.ParseUnixRights(&m); err == nil {
+			rights = append(rights, got...)
+		}
+	}
+	return n, rights, flags, nil
+}
+
+// Send queues a message and returns; it never blocks. The descriptors are
+// duplicated, so the caller may close its own at once.
+func (c *Conn) Send(kind Kind, body any, fds ...int) error {
+	if len(fds) > MaxFds {
+		return fmt.Errorf("cannot send %d descriptors with one frame, at most %d", len(fds), MaxFds)
+	}
+	dups, err := dupAll(fds)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		closeAll(dups)
+		return c.err
+	}
+	off := len(c.queue)
+	q, err := appendFrame(c.queue, kind, body, len(fds))
+	if err != nil {
+		closeAll(dups)
+		return err
+	}
+	c.queue = q
+	if len(dups) > 0 {
+		c.marks = append(c.marks, mark{off, dups})
+	}
+	if len(c.queue) > maxQueue {
+		c.closeLocked(ErrOverflow)
+		return ErrOverflow
+	}
+	if !c.started {
+		c.started = true
+		go c.writeLoop()
+	}
+	c.cond.Broadcast()
+	return nil
+}
+
+// WaitDrained blocks until little is waiting to be written, so that a stream
+// goes as fast as its reader. It returns the error that ended the connection.
+func (c *Conn) WaitDrained() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !c.closed && len(c.queue)+c.sending > lowWater {
+		c.cond.Wait()
+	}
+	return c.err
+}
+
+// Flush blocks until all that was sent is with the kernel.
+func (c *Conn) Flush() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !c.closed && len(c.queue)+c.sending > 0 {
+		c.cond.Wait()
+	}
+	return c.err
+}
+
+// Close ends the connection; what was queued and not yet written is dropped.
+func (c *Conn) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closeLocked(os.ErrClosed)
+}
+
+func (c *Conn) closeLocked(err error) {
+	if c.closed {
+		return
+	}
+	c.closed, c.err = true, err
+	c.file.Close()
+	for _, m := range c.marks {
+		closeAll(m.fds)
+	}
+	c.queue, c.marks = nil, nil
+	c.cond.Broadcast()
+}
+
+// writeLoop writes what Send queued, many frames at a time.
+func (c *Conn) writeLoop() {
+	var spare []byte
+	for {
+		c.mu.Lock()
+		for len(c.queue) == 0 && !c.closed {
+			c.cond.Wait()
+		}
+		if c.closed {
+			c.mu.Unlock()
+			return
+		}
+		queue, marks := c.queue, c.marks
+		c.queue, c.marks, c.sending = spare[:0], nil, len(queue)
+		c.mu.Unlock()
+
+		err := c.write(queue, marks)
+
+		c.mu.Lock()
+		c.sending = 0
+		if err != nil {
+			c.closeLocked(err)
+		}
+		c.cond.Broadcast()
+		c.mu.Unlock()
+		if spare = queue; cap(spare) > 1<<20 {
+			spare = nil
+		}
+	}
+}
+
+// write sends a run of frames. Descriptors travel with the bytes of the first
+// frame of a chunk that has some: never later than their frame, which is all
+// that a reader needs, who takes them from a queue.
+func (c *Conn) write(queue []byte, marks []mark) (err error) {
+	defer func() {
+		for _, m := range marks {
+			closeAll(m.fds)
+		}
+	}()
+	for off := 0; off < len(queue); {
+		end := min(len(queue), off+writeChunk)
+		var rights []int
+		taken := 0
+		for _, m := range marks {
+			if m.off >= end {
+				break
+			}
+			if len(rights)+len(m.fds) > MaxFds {
+				end = m.off
+				break
+			}
+			rights = append(rights, m.fds...)
+			taken++
+		}
+		var control []byte
+		if len(rights) > 0 {
+			control = unix.UnixRights(rights...)
+		}
+		n, err := c.send(queue[off:end], control)
+		if err != nil {
+			return fmt.Errorf("cannot write: %w", err)
+		}
+		for _, m := range marks[:taken] {
+			closeAll(m.fds)
+		}
+		marks = marks[taken:]
+		off += n
+	}
+	return nil
+}
+
+func (c *Conn) send(p, control []byte) (n int, err error) {
+	for {
+		werr := c.raw.Write(func(fd uintptr) bool {
+			n, err = unix.SendmsgN(int(fd), p, control, nil, unix.MSG_NOSIGNAL)
+			return err != unix.EAGAIN
+		})
+		switch {
+		case werr != nil:
+			return 0, werr
+		case err == unix.EINTR:
+		case err == unix.ETOOMANYREFS:
+			// An ordinary user may have only so many descriptors on their way
+			// (RLIMIT_NOFILE); they are there again when the peer has read.
+			time.Sleep(5 * time.Millisecond)
+		default:
+			return n, err
+		}
+	}
+}
+
+func dupAll(fds []int) ([]int, error) {
+	var dups []int
+	for _, fd := range fds {
+		d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			closeAll(dups)
+			return nil, fmt.Errorf("cannot duplicate descriptor %d: %w", fd, err)
+		}
+		dups = append(dups, d)
+	}
+	return dups, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// CloseFds closes the descriptors of a frame that is refused.
+func (f Frame) CloseFds() { closeAll(f.Fds) }

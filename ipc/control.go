@@ -1,0 +1,350 @@
+package ipc
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+// The link between a client and supervisord: requests by number, answered by
+// a result, an error, or items and an end. docs/ipc.md describes it for other
+// languages; the JSON of the zinit command is the same maps.
+
+// Kinds on the control link. Numbers are never reused.
+const (
+	KindRequest  Kind = 1 // Request
+	KindResponse Kind = 2 // Response
+	KindError    Kind = 3 // ErrorAnswer
+	KindItem     Kind = 4 // Item
+	KindEnd      Kind = 5 // End
+	KindCancel   Kind = 6 // Cancel
+)
+
+// Request asks for something. Ids are the client's own, unique among its
+// unanswered requests.
+type Request struct {
+	ID     uint64 `msgpack:"id"`
+	Method string `msgpack:"method"`
+	// Params is the map of parameters, still encoded when received.
+	Params msgpack.RawMessage `msgpack:"params"`
+}
+
+// Response is the one answer of a method that gives one.
+type Response struct {
+	ID     uint64 `msgpack:"id"`
+	Result any    `msgpack:"result"`
+}
+
+// RawResponse is a Response as received.
+type RawResponse struct {
+	ID     uint64             `msgpack:"id"`
+	Result msgpack.RawMessage `msgpack:"result"`
+}
+
+// Item is one part of a stream.
+type Item struct {
+	ID   uint64 `msgpack:"id"`
+	Item any    `msgpack:"item"`
+}
+
+// RawItem is an Item as received.
+type RawItem struct {
+	ID   uint64             `msgpack:"id"`
+	Item msgpack.RawMessage `msgpack:"item"`
+}
+
+// End closes a stream.
+type End struct {
+	ID uint64 `msgpack:"id"`
+}
+
+// Cancel says that the client wants no more of that request's answer.
+type Cancel struct {
+	ID uint64 `msgpack:"id"`
+}
+
+// ErrorKind classifies a refusal; each maps to one exit code of the command.
+type ErrorKind string
+
+// The kinds of errors.
+const (
+	ErrNotFound     ErrorKind = "not_found"
+	ErrInvalid      ErrorKind = "invalid"
+	ErrBlocked      ErrorKind = "blocked"
+	ErrConflict     ErrorKind = "conflict"
+	ErrFailed       ErrorKind = "failed"
+	ErrTimeout      ErrorKind = "timeout"
+	ErrDenied       ErrorKind = "denied"
+	ErrShuttingDown ErrorKind = "shutting_down"
+	ErrUnavailable  ErrorKind = "unavailable"
+	ErrInternal     ErrorKind = "internal"
+)
+
+// Error is a refusal with its reason in words.
+type Error struct {
+	Kind    ErrorKind `msgpack:"kind" json:"kind"`
+	Message string    `msgpack:"message" json:"message"`
+	// Service is the service that it is about, Nearest the known name that is
+	// most like an unknown one, Problems what is wrong with files.
+	Service  string    `msgpack:"service,omitempty" json:"service,omitempty"`
+	Nearest  string    `msgpack:"nearest,omitempty" json:"nearest,omitempty"`
+	Problems []Problem `msgpack:"problems,omitempty" json:"problems,omitempty"`
+	// Moved lists what had moved by then.
+	Moved []Moved `msgpack:"moved,omitempty" json:"moved,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Errorf makes an Error.
+func Errorf(kind ErrorKind, format string, args ...any) *Error {
+	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
+}
+
+// ErrorAnswer is an Error on the wire. ID is 0 where the request could not be
+// read.
+type ErrorAnswer struct {
+	ID uint64 `msgpack:"id"`
+	Error
+}
+
+// Time is a moment: RFC 3339 with nanoseconds in UTC, on the wire as in JSON.
+type Time time.Time
+
+func (t Time) String() string {
+	return time.Time(t).UTC().Format("2006-01-02T15:04:05.000000000Z")
+}
+
+// EncodeMsgpack writes a string; msgpack would make bytes of MarshalText's.
+func (t Time) EncodeMsgpack(e *msgpack.Encoder) error { return e.EncodeString(t.String()) }
+
+// DecodeMsgpack reads what EncodeMsgpack wrote.
+func (t *Time) DecodeMsgpack(d *msgpack.Decoder) error {
+	s, err := d.DecodeString()
+	if err != nil {
+		return err
+	}
+	return t.UnmarshalText([]byte(s))
+}
+
+// MarshalText is used by JSON.
+func (t Time) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText is used by JSON.
+func (t *Time) UnmarshalText(b []byte) error {
+	parsed, err := time.Parse(time.RFC3339Nano, string(b))
+	*t = Time(parsed)
+	return err
+}
+
+// State is the state of a service.
+type State string
+
+// The states (spec: states).
+const (
+	StateInactive State = "inactive"
+	StateBlocked  State = "blocked"
+	StateStarting State = "starting"
+	StateRunning  State = "running"
+	StateStopping State = "stopping"
+	StateExited   State = "exited"
+	StateFailed   State = "failed"
+)
+
+// Reason says why a service is Failed, or why it stopped.
+type Reason struct {
+	// Kind is one of exit_code, signal, start_timeout, stop_timeout,
+	// health_check_failed, watchdog, dependency_failed, missing_dependency,
+	// dependency_cycle, port_in_use, spawn_error, config_error.
+	Kind     string   `msgpack:"kind" json:"kind"`
+	Message  string   `msgpack:"message" json:"message"`
+	Code     *int     `msgpack:"code,omitempty" json:"code,omitempty"`
+	Signal   string   `msgpack:"signal,omitempty" json:"signal,omitempty"`
+	Core     bool     `msgpack:"core,omitempty" json:"core,omitempty"`
+	OOM      bool     `msgpack:"oom,omitempty" json:"oom,omitempty"`
+	Service  string   `msgpack:"service,omitempty" json:"service,omitempty"`
+	Services []string `msgpack:"services,omitempty" json:"services,omitempty"`
+	Attempts int      `msgpack:"attempts,omitempty" json:"attempts,omitempty"`
+	Port     int      `msgpack:"port,omitempty" json:"port,omitempty"`
+	Pid      int      `msgpack:"pid,omitempty" json:"pid,omitempty"`
+	Command  string   `msgpack:"command,omitempty" json:"command,omitempty"`
+}
+
+// Exit is how the last run ended.
+type Exit struct {
+	Code   *int   `msgpack:"code,omitempty" json:"code,omitempty"`
+	Signal string `msgpack:"signal,omitempty" json:"signal,omitempty"`
+	At     Time   `msgpack:"at" json:"at"`
+}
+
+// Health is the state of a probe.
+type Health struct {
+	Status    string  `msgpack:"status" json:"status"` // healthy, unhealthy, unknown, none
+	Message   string  `msgpack:"message,omitempty" json:"message,omitempty"`
+	LatencyMS float64 `msgpack:"latency_ms,omitempty" json:"latency_ms,omitempty"`
+	CheckedAt *Time   `msgpack:"checked_at,omitempty" json:"checked_at,omitempty"`
+	Failures  int     `msgpack:"failures,omitempty" json:"failures,omitempty"`
+}
+
+// Block is one thing that a start waits for.
+type Block struct {
+	Kind   string `msgpack:"kind" json:"kind"` // requires, after, conflicts, port
+	Name   string `msgpack:"name" json:"name"`
+	Detail string `msgpack:"detail" json:"detail"`
+	// State of that service and why it is so, in answers of service.why.
+	State   State `msgpack:"state,omitempty" json:"state,omitempty"`
+	Because *Why  `msgpack:"because,omitempty" json:"because,omitempty"`
+}
+
+// Why is the chain of causes for the state of a service.
+type Why struct {
+	Name   string  `msgpack:"name" json:"name"`
+	State  State   `msgpack:"state" json:"state"`
+	Reason *Reason `msgpack:"reason,omitempty" json:"reason,omitempty"`
+	// Detail is the whole in words, without the chain.
+	Detail    string  `msgpack:"detail,omitempty" json:"detail,omitempty"`
+	BlockedBy []Block `msgpack:"blocked_by,omitempty" json:"blocked_by,omitempty"`
+}
+
+// Origin is where a configuration comes from.
+type Origin struct {
+	File      string `msgpack:"file,omitempty" json:"file,omitempty"`
+	Ephemeral bool   `msgpack:"ephemeral,omitempty" json:"ephemeral,omitempty"`
+}
+
+// Service is an item of service.list and service.status.
+type Service struct {
+	Name          string  `msgpack:"name" json:"name"`
+	Kind          string  `msgpack:"kind" json:"kind"` // service, target
+	State         State   `msgpack:"state" json:"state"`
+	Class         string  `msgpack:"class" json:"class"`
+	Status        string  `msgpack:"status" json:"status"`   // configured: start, stop, ignore
+	Desired       string  `msgpack:"desired" json:"desired"` // up, down
+	Oneshot       bool    `msgpack:"oneshot,omitempty" json:"oneshot,omitempty"`
+	Pid           int     `msgpack:"pid,omitempty" json:"pid,omitempty"`
+	Since         *Time   `msgpack:"since,omitempty" json:"since,omitempty"`
+	UptimeMS      int64   `msgpack:"uptime_ms,omitempty" json:"uptime_ms,omitempty"`
+	Restarts      int     `msgpack:"restarts" json:"restarts"`
+	RestartsTotal int     `msgpack:"restarts_total" json:"restarts_total"`
+	NextStart     *Time   `msgpack:"next_start,omitempty" json:"next_start,omitempty"`
+	Exit          *Exit   `msgpack:"exit,omitempty" json:"exit,omitempty"`
+	Reason        *Reason `msgpack:"reason,omitempty" json:"reason,omitempty"`
+	Health        *Health `msgpack:"health,omitempty" json:"health,omitempty"`
+	StatusText    string  `msgpack:"status_text,omitempty" json:"status_text,omitempty"`
+	// Note is one line in words on what it waits for or why it is as it is.
+	Note       string   `msgpack:"note,omitempty" json:"note,omitempty"`
+	BlockedBy  []Block  `msgpack:"blocked_by,omitempty" json:"blocked_by,omitempty"`
+	Requires   []string `msgpack:"requires,omitempty" json:"requires,omitempty"`
+	After      []string `msgpack:"after,omitempty" json:"after,omitempty"`
+	Wants      []string `msgpack:"wants,omitempty" json:"wants,omitempty"`
+	Conflicts  []string `msgpack:"conflicts,omitempty" json:"conflicts,omitempty"`
+	Dependents []string `msgpack:"dependents,omitempty" json:"dependents,omitempty"`
+	Origin     Origin   `msgpack:"origin" json:"origin"`
+}
+
+// Moved is one service that changed its state because of a command.
+type Moved struct {
+	Name   string  `msgpack:"name" json:"name"`
+	From   State   `msgpack:"from" json:"from"`
+	To     State   `msgpack:"to" json:"to"`
+	Reason *Reason `msgpack:"reason,omitempty" json:"reason,omitempty"`
+	// Note says more about a target of the command: already running, retried
+	// in 2 s, wanted but down until its dependency returns.
+	Note string `msgpack:"note,omitempty" json:"note,omitempty"`
+}
+
+// Tree is an item of service.tree.
+type Tree struct {
+	Name     string `msgpack:"name" json:"name"`
+	State    State  `msgpack:"state" json:"state"`
+	Requires []Tree `msgpack:"requires,omitempty" json:"requires,omitempty"`
+}
+
+// LogLine is an item of logs.get and logs.follow: a line, or how many a slow
+// follower missed.
+type LogLine struct {
+	Time    *Time  `msgpack:"time,omitempty" json:"time,omitempty"`
+	Service string `msgpack:"service,omitempty" json:"service,omitempty"`
+	Stream  string `msgpack:"stream,omitempty" json:"stream,omitempty"` // stdout, stderr
+	Text    string `msgpack:"text" json:"text"`
+	Partial bool   `msgpack:"partial,omitempty" json:"partial,omitempty"`
+	Missed  int64  `msgpack:"missed,omitempty" json:"missed,omitempty"`
+}
+
+// MarshalJSON writes a notice of missed lines without the fields of a line.
+func (l LogLine) MarshalJSON() ([]byte, error) {
+	if l.Missed > 0 {
+		return json.Marshal(map[string]any{"service": l.Service, "missed": l.Missed})
+	}
+	type plain LogLine
+	return json.Marshal(plain(l))
+}
+
+// Problem is an error or a warning about a configuration file.
+type Problem struct {
+	File    string `msgpack:"file" json:"file"`
+	Line    int    `msgpack:"line,omitempty" json:"line,omitempty"`
+	Column  int    `msgpack:"column,omitempty" json:"column,omitempty"`
+	Message string `msgpack:"message" json:"message"`
+}
+
+// Info is the answer of system.info.
+type Info struct {
+	Version      string         `msgpack:"version" json:"version"`
+	Pid          int            `msgpack:"pid" json:"pid"`
+	KeeperPid    int            `msgpack:"keeper_pid" json:"keeper_pid"`
+	Mode         string         `msgpack:"mode" json:"mode"`
+	UptimeMS     int64          `msgpack:"uptime_ms" json:"uptime_ms"`
+	Socket       string         `msgpack:"socket" json:"socket"`
+	RuntimeDir   string         `msgpack:"runtime_dir" json:"runtime_dir"`
+	ConfigDir    string         `msgpack:"config_dir" json:"config_dir"`
+	Services     map[string]int `msgpack:"services" json:"services"` // by state
+	ConfigErrors []Problem      `msgpack:"config_errors" json:"config_errors"`
+	ShuttingDown bool           `msgpack:"shutting_down,omitempty" json:"shutting_down,omitempty"`
+	// ServerRestarts counts how often the supervisor was replaced while the
+	// services went on; LastEnd says how the last one ended, DownMS for how
+	// long there was none.
+	ServerRestarts int    `msgpack:"server_restarts" json:"server_restarts"`
+	LastEnd        string `msgpack:"last_end,omitempty" json:"last_end,omitempty"`
+	DownMS         int64  `msgpack:"down_ms,omitempty" json:"down_ms,omitempty"`
+}
+
+// Params of the methods.
+
+// NamesParams is for methods on several services; no names means all where
+// the method allows it.
+type NamesParams struct {
+	Names []string `msgpack:"names,omitempty"`
+	// NoWait answers at once instead of when it is done (start, stop, restart).
+	NoWait bool `msgpack:"no_wait,omitempty"`
+	// TimeoutMS bounds the wait, 0 = 60,000.
+	TimeoutMS int64 `msgpack:"timeout_ms,omitempty"`
+	// State and Class filter service.list.
+	State State  `msgpack:"state,omitempty"`
+	Class string `msgpack:"class,omitempty"`
+	// For is the goal of service.wait: running, exited, healthy, inactive.
+	For string `msgpack:"for,omitempty"`
+}
+
+// NameParams is for methods on one service.
+type NameParams struct {
+	Name string `msgpack:"name"`
+	// Signal of service.kill, with or without SIG, or a number; "" = SIGTERM.
+	Signal string `msgpack:"signal,omitempty"`
+	// Reverse asks service.tree for dependents; Name may be empty there.
+	Reverse bool `msgpack:"reverse,omitempty"`
+}
+
+// LogsParams is for logs.get and logs.follow.
+type LogsParams struct {
+	Names []string `msgpack:"names,omitempty"`
+	// Lines is how many of the newest lines are wanted, of all services
+	// together; negative = all.
+	Lines  int    `msgpack:"lines"`
+	Stream string `msgpack:"stream,omitempty"` // "", stdout, stderr
+	Since  *Time  `msgpack:"since,omitempty"`
+	Grep   string `msgpack:"grep,omitempty"` // RE2
+	// Previous asks for the run before the present one.
+	Previous bool `msgpack:"previous,omitempty"`
+}

@@ -1,0 +1,128 @@
+// Package ipc is how the zinit processes talk to each other: msgpack frames
+// over Unix stream sockets, with descriptors passed alongside.
+//
+// frame.go and check.go say what a frame is, conn.go moves frames and
+// descriptors, hello.go opens a link, and there is one file of message types
+// for each link: keeper.go (pid1 and supervisord) and control.go (supervisord
+// and its clients). The protocol is written down for other languages in
+// docs/ipc.md.
+//
+// The package does not import net, because zinit-pid1 links it and has to
+// stay small.
+package ipc
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+// MaxFrame is the largest payload of a frame, in bytes. Whatever may be larger
+// is sent as items and an end.
+const MaxFrame = 1 << 20
+
+// headerSize is the length that precedes each payload: a big-endian uint32.
+const headerSize = 4
+
+// Kind says what the body of a frame is. The numbers belong to a link and are
+// listed in its file; a number is never used again for something else.
+type Kind uint8
+
+// Frame is one received message.
+type Frame struct {
+	Kind Kind
+	// Body is the msgpack map of the message. It has passed Check, so
+	// decoding it allocates no more than a bounded multiple of its size.
+	Body []byte
+	// Fds are the descriptors that came with the frame, close-on-exec. They
+	// belong to whoever got the frame.
+	Fds []int
+}
+
+// Decode reads the body into a message struct. Fields that the struct does
+// not know are skipped, so that a newer peer may add some.
+func (f Frame) Decode(into any) error {
+	if err := msgpack.Unmarshal(f.Body, into); err != nil {
+		return fmt.Errorf("cannot decode frame of kind %d: %w", f.Kind, err)
+	}
+	return nil
+}
+
+// ErrTooLarge is returned for a frame over MaxFrame, sent or received.
+var ErrTooLarge = fmt.Errorf("frame is larger than %d bytes", MaxFrame)
+
+// appendFrame appends the wire form of a message: [kind, body], or, where
+// descriptors go with it, [kind, body, number of descriptors].
+func appendFrame(dst []byte, kind Kind, body any, fds int) ([]byte, error) {
+	start := len(dst)
+	buf := bytes.NewBuffer(append(dst, 0, 0, 0, 0))
+	enc := msgpack.GetEncoder()
+	defer msgpack.PutEncoder(enc)
+	enc.Reset(buf)
+	n := 2
+	if fds > 0 {
+		n = 3
+	}
+	enc.UseCompactInts(true)
+	err := errors.Join(enc.EncodeArrayLen(n), enc.EncodeUint(uint64(kind)), enc.Encode(body))
+	if fds > 0 {
+		err = errors.Join(err, enc.EncodeUint(uint64(fds)))
+	}
+	if err != nil {
+		return dst, fmt.Errorf("cannot encode frame of kind %d: %w", kind, err)
+	}
+	out := buf.Bytes()
+	size := len(out) - start - headerSize
+	if size > MaxFrame {
+		return dst, ErrTooLarge
+	}
+	binary.BigEndian.PutUint32(out[start:], uint32(size))
+	return out, nil
+}
+
+// parsePayload splits a payload into kind, body and number of descriptors,
+// after Check has seen it.
+func parsePayload(b []byte) (kind Kind, body []byte, fds int, err error) {
+	if err := Check(b); err != nil {
+		return 0, nil, 0, err
+	}
+	// Check has seen one whole value, so the bytes that are looked at exist.
+	n := int(b[0] & 0x0f)
+	if b[0]&0xf0 != 0x90 || n < 2 || n > 3 {
+		return 0, nil, 0, errors.New("frame is not an array of kind and body")
+	}
+	k, rest, ok := smallUint(b[1:])
+	if !ok {
+		return 0, nil, 0, errors.New("kind of frame is not a number from 0 to 255")
+	}
+	if t := rest[0]; t&0xf0 != 0x80 && t != 0xde && t != 0xdf {
+		return 0, nil, 0, errors.New("body of frame is not a map")
+	}
+	tail, err := skip(rest, 1)
+	if err != nil {
+		return 0, nil, 0, err
+	}
+	body = rest[:len(rest)-len(tail)]
+	if n == 3 {
+		v, _, ok := smallUint(tail)
+		if !ok || v > MaxFds {
+			return 0, nil, 0, fmt.Errorf("number of descriptors of a frame is not from 0 to %d", MaxFds)
+		}
+		fds = int(v)
+	}
+	return Kind(k), body, fds, nil
+}
+
+// smallUint reads a msgpack integer from 0 to 255.
+func smallUint(b []byte) (v uint8, rest []byte, ok bool) {
+	switch {
+	case len(b) > 0 && b[0] <= 0x7f:
+		return b[0], b[1:], true
+	case len(b) > 1 && b[0] == 0xcc:
+		return b[1], b[2:], true
+	}
+	return 0, nil, false
+}

@@ -1,0 +1,87 @@
+package ipc
+
+import (
+	"testing"
+	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
+	"golang.org/x/sys/unix"
+)
+
+func TestTimeIsTextOnTheWire(t *testing.T) {
+	at := Time(time.Unix(1, 5))
+	b, err := msgpack.Marshal(map[string]any{"at": at})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]any
+	if err := msgpack.Unmarshal(b, &m); err != nil {
+		t.Fatal(err)
+	}
+	if m["at"] != "1970-01-01T00:00:01.000000005Z" {
+		t.Fatalf("got %#v", m["at"])
+	}
+	var s struct {
+		At *Time `msgpack:"at"`
+	}
+	if err := msgpack.Unmarshal(b, &s); err != nil || s.At.String() != at.String() {
+		t.Fatal(s, err)
+	}
+}
+
+func TestFramesAndDescriptorsArriveTogether(t *testing.T) {
+	a, bfd, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := NewConn(bfd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	defer b.Close()
+	const frames = 3000
+	go func() {
+		for i := range frames {
+			var p [2]int
+			if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+				t.Error(err)
+				return
+			}
+			unix.Write(p[1], []byte{byte(i), byte(i >> 8)})
+			unix.Close(p[1])
+			var fds []int
+			if i%3 > 0 {
+				fds = append(fds, p[0])
+			}
+			if err := a.Send(KindFd, Fd{Name: string(make([]byte, i%700))}, fds...); err != nil {
+				t.Error(err)
+			}
+			unix.Close(p[0])
+			if i%100 == 0 {
+				a.Flush()
+			}
+		}
+	}()
+	for i := range frames {
+		f, err := b.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m Fd
+		if err := f.Decode(&m); err != nil || len(m.Name) != i%700 {
+			t.Fatal(i, len(m.Name), err)
+		}
+		if (len(f.Fds) == 1) != (i%3 > 0) {
+			t.Fatalf("frame %d came with %d descriptors", i, len(f.Fds))
+		}
+		for _, fd := range f.Fds {
+			var got [2]byte
+			unix.Read(fd, got[:])
+			if int(got[0])+int(got[1])<<8 != i {
+				t.Fatalf("frame %d came with the descriptor of %v", i, got)
+			}
+			unix.Close(fd)
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package ipc
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxSocketPath is the longest path of a Unix socket, in bytes (unix(7):
+// sun_path is 108 with its terminating NUL).
+const MaxSocketPath = 107
+
+// Listener accepts links on a Unix socket.
+type Listener struct {
+	file *os.File
+	raw  syscall.RawConn
+}
+
+// Listen binds a new Unix stream socket, which gets that mode, and listens.
+// The path must not exist. The descriptor is close-on-exec.
+func Listen(path string, mode os.FileMode) (fd int, err error) {
+	if len(path) > MaxSocketPath {
+		return -1, fmt.Errorf("cannot listen on %s: the path has %d bytes, a socket's may have %d; choose a shorter one with --socket", path, len(path), MaxSocketPath)
+	}
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("cannot make a socket: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	// fchmod before bind gives the file its mode without a moment in which
+	// the umask decides (unix(7)).
+	if err := unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
+		return -1, fmt.Errorf("cannot set the mode of %s: %w", path, err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return -1, fmt.Errorf("cannot bind %s: %w", path, err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		return -1, fmt.Errorf("cannot set the mode of %s: %w", path, err)
+	}
+	if err := unix.Listen(fd, 1024); err != nil {
+		return -1, fmt.Errorf("cannot listen on %s: %w", path, err)
+	}
+	return fd, nil
+}
+
+// NewListener takes over a listening descriptor, as Listen or the descriptor
+// store gave it.
+func NewListener(fd int) (*Listener, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("cannot use descriptor %d as a listener: %w", fd, err)
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	raw, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("cannot use descriptor %d as a listener: %w", fd, err)
+	}
+	return &Listener{f, raw}, nil
+}
+
+// Accept waits for the next connection. It returns an error only when the
+// listener is closed: what a single connection does wrong, and a lack of
+// descriptors, must not end the service.
+func (l *Listener) Accept() (*Conn, error) {
+	for {
+		var fd int
+		var err error
+		rerr := l.raw.Read(func(lfd uintptr) bool {
+			fd, _, err = unix.Accept4(int(lfd), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+			return err != unix.EAGAIN
+		})
+		if rerr != nil {
+			return nil, rerr
+		}
+		switch err {
+		case nil:
+			if c, err := NewConn(fd); err == nil {
+				return c, nil
+			}
+		case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS:
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+}
+
+// Close ends Accept. The socket file stays.
+func (l *Listener) Close() { l.file.Close() }
+
+// Dial connects to a Unix socket, within the given time when its backlog is
+// full.
+func Dial(path string, timeout time.Duration) (*Conn, error) {
+	if len(path) > MaxSocketPath {
+		return nil, fmt.Errorf("cannot connect to %s: the path has %d bytes, a socket's may have %d", path, len(path), MaxSocketPath)
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a socket: %w", err)
+	}
+	// On a blocking Unix socket SO_SNDTIMEO bounds connect(2), too.
+	tv := unix.NsecToTimeval(int64(max(timeout, time.Millisecond)))
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
+	for {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, &os.PathError{Op: "connect to", Path: path, Err: err}
+	}
+	return NewConn(fd)
+}
