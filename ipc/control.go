@@ -248,16 +248,20 @@ type Moved struct {
 	Name   string  `msgpack:"name" json:"name"`
 	From   State   `msgpack:"from" json:"from"`
 	To     State   `msgpack:"to" json:"to"`
+	Pid    int     `msgpack:"pid,omitempty" json:"pid,omitempty"` // of what runs now
 	Reason *Reason `msgpack:"reason,omitempty" json:"reason,omitempty"`
 	// Note says more about a target of the command: already running, retried
 	// in 2 s, wanted but down until its dependency returns.
 	Note string `msgpack:"note,omitempty" json:"note,omitempty"`
 }
 
-// Tree is an item of service.tree.
+// Tree is an item of service.tree. A frame is nested only so deep: where More
+// is set, what the service requires follows as a later item of that name.
 type Tree struct {
 	Name     string `msgpack:"name" json:"name"`
 	State    State  `msgpack:"state" json:"state"`
+	Missing  bool   `msgpack:"missing,omitempty" json:"missing,omitempty"` // there is no such service
+	More     bool   `msgpack:"more,omitempty" json:"-"`
 	Requires []Tree `msgpack:"requires,omitempty" json:"requires,omitempty"`
 }
 

@@ -127,8 +127,11 @@ type FdUse struct {
 	Fd   int    `msgpack:"fd"`
 }
 
-// Names of stored descriptors.
-func LogFd(run RunID, stream string) string { return fmt.Sprintf("log/%d/%s", run, stream) }
+// LogFd names the read end of a log pipe. It says all that a new supervisor
+// has to know: a pipe may outlive its run in the hands of a grandchild.
+func LogFd(run RunID, stream, service string) string {
+	return fmt.Sprintf("log/%d/%s/%s", run, stream, service)
+}
 
 // Scope of a Signal.
 type Scope string
@@ -218,6 +221,9 @@ type Run struct {
 	Exited  *Exited  `msgpack:"exited,omitempty"`
 	// Emptied says that no process of it is left.
 	Emptied bool `msgpack:"emptied,omitempty"`
+	// Signals counts the Signal orders for it, done or not, so that the
+	// supervisor can tell which it had sent when it died.
+	Signals int `msgpack:"signals,omitempty"`
 }
 
 // Fd tells of one stored descriptor, which comes with it.
@@ -236,6 +242,9 @@ type Spawned struct {
 	// field 22), At the time of the spawn in CLOCK_MONOTONIC nanoseconds.
 	StartTime uint64 `msgpack:"start_time"`
 	At        int64  `msgpack:"at"`
+	// Pipes names the descriptors that come with the message, in order. In
+	// Run it is empty.
+	Pipes []string `msgpack:"pipes,omitempty"`
 }
 
 // Stages of a SpawnFailed.

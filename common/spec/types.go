@@ -2,7 +2,7 @@
 // proxy is, how it is read from TOML and what makes it valid.
 //
 // Everything here is a pure function of its input or plain data that is not
-// changed once made, so it may be used from any goroutine. Only Load and
+// changed once made, so it may be used from any goroutine. Only LoadFile and
 // LoadDir read files.
 package spec
 

@@ -1,0 +1,210 @@
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func writeFiles(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestLoadDir(t *testing.T) {
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{
+		"b.toml":      "[service]\nname = \"web\"\nexec = \"true\"\n[xinet]\nlisten = [\":80\"]\nbackend = \"a:1\"",
+		"c.toml":      "[service]\nname = \"web\"\nexec = \"false\"",
+		"d.toml":      "[service]\nname = \"db\"\nexce = \"true\"",
+		"e.toml":      "[target]",
+		"f.toml":      "[xinet]\nname = \"web\"\nservice = \"e\"\nlisten = [\":81\"]\nbackend = \"a:1\"",
+		"g.toml":      "[xinet]\nname = \"other\"\nservice = \"e\"\nlisten = [\":81\"]\nbackend = \"a:1\"",
+		"h.toml":      "#" + strings.Repeat("x", maxFile),
+		".i.toml":     "not TOML",
+		"j.toml.orig": "not TOML",
+	})
+	for _, err := range []error{
+		os.Symlink("e.toml", filepath.Join(dir, "k.toml")),
+		os.Symlink("nowhere", filepath.Join(dir, "l.toml")),
+		os.Mkdir(filepath.Join(dir, "m.toml"), 0o755),
+		unix.Mkfifo(filepath.Join(dir, "n.toml"), 0o644),
+		os.Symlink("/dev/null", filepath.Join(dir, "o.toml")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	plan, problems, err := LoadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := slices.Sorted(maps.Keys(plan.Services)), []string{"e", "k", "web"}; !slices.Equal(got, want) {
+		t.Errorf("services %v, want %v", got, want)
+	}
+	if got, want := slices.Sorted(maps.Keys(plan.Proxies)), []string{"other", "web"}; !slices.Equal(got, want) {
+		t.Errorf("proxies %v, want %v", got, want)
+	}
+	if s := plan.Services["web"]; s.File != filepath.Join(dir, "b.toml") || plan.Proxies["web"] != s.Xinet || plan.Services["e"].Kind != KindTarget {
+		t.Errorf("got %+v", s)
+	}
+	var got []string
+	for _, p := range problems {
+		got = append(got, fmt.Sprintf("%s %s: %s", strings.TrimPrefix(p.File, dir+"/"), p.Service, p.Message))
+	}
+	want := []string{
+		"c.toml web: there is already a service named web: " + dir + "/b.toml",
+		"d.toml db: service.exec is missing: which command is to be run?",
+		"d.toml db: unknown key exce in [service]: did you mean \"exec\"?",
+		"f.toml web: there is already a proxy named web: " + dir + "/b.toml",
+		"h.toml h: cannot read file: it is larger than 1048576 bytes",
+		"l.toml l: cannot read file: no such file or directory",
+		"m.toml m: cannot read file: it is a directory, expected a regular file",
+		"n.toml n: cannot read file: it is a FIFO, expected a regular file",
+		"o.toml o: cannot read file: it is a device, expected a regular file",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("problems\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if _, _, err := LoadDir(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that does not exist: %v", err)
+	}
+}
+
+// services makes "a: b c; after d" lines into a graph.
+func services(lines ...string) map[string]*Service {
+	m := map[string]*Service{}
+	for _, line := range lines {
+		name, rest, _ := strings.Cut(line, ":")
+		requires, after, _ := strings.Cut(rest, ";")
+		s := Default(name)
+		s.File = name + ".toml"
+		s.Requires, s.After = strings.Fields(requires), strings.Fields(after)
+		m[name] = s
+	}
+	return m
+}
+
+func TestCycles(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		graph map[string]*Service
+		want  [][]string
+	}{
+		{"none", services("a: b c", "b: d", "c: d", "d:; gone"), nil},
+		{"two", services("b: a", "a: b"), [][]string{{"a", "b"}}},
+		{"itself", services("a: a"), [][]string{{"a"}}},
+		{"through after", services("a: b", "b:; c", "c: a"), [][]string{{"a", "b", "c"}}},
+		{"members only", services("a: b", "b: c", "c: d", "d: b", "e: a d"), [][]string{{"b", "c", "d"}}},
+		{"two of them", services("x: y", "y: x", "a: c x", "c: a"), [][]string{{"a", "c"}, {"x", "y"}}},
+		{"one inside another", services("a: b", "b: c a", "c: d", "d: c a"), [][]string{{"a", "b"}, {"c", "d"}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := Cycles(tt.graph); !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// Of a graph of any shape, what Cycles finds are cycles, and without their
+// members there is none left.
+func TestCyclesOfRandomGraphs(t *testing.T) {
+	seed := uint32(1)
+	random := func(n int) int {
+		seed = seed*1664525 + 1013904223
+		return int(seed>>8) % n
+	}
+	for range 2000 {
+		n := 1 + random(12)
+		graph := map[string]*Service{}
+		for i := range n {
+			s := Default(fmt.Sprint(i))
+			for range random(4) {
+				s.Requires = append(s.Requires, fmt.Sprint(random(n)))
+			}
+			graph[s.Name] = s
+		}
+		for _, cycle := range Cycles(graph) {
+			for i, name := range cycle {
+				if graph[name] == nil {
+					t.Fatalf("%s is in two cycles", name)
+				}
+				if next := cycle[(i+1)%len(cycle)]; !slices.Contains(graph[name].Requires, next) {
+					t.Fatalf("%s does not require %s", name, next)
+				}
+			}
+			for _, name := range cycle {
+				delete(graph, name)
+			}
+		}
+		// Take away what depends on nothing that is left, until nothing is.
+		for len(graph) > 0 {
+			before := len(graph)
+			maps.DeleteFunc(graph, func(_ string, s *Service) bool {
+				return !slices.ContainsFunc(s.Requires, func(name string) bool { return graph[name] != nil })
+			})
+			if len(graph) == before {
+				t.Fatalf("a cycle among %v is not found", slices.Collect(maps.Keys(graph)))
+			}
+		}
+	}
+}
+
+func TestCyclesOfLargeGraphs(t *testing.T) {
+	chain := map[string]*Service{}
+	const n = 10_000
+	for i := range n {
+		s := Default(fmt.Sprintf("%05d", i))
+		s.Requires = []string{fmt.Sprintf("%05d", (i+1)%n), fmt.Sprintf("%05d", (i+n-1)%n)}
+		chain[s.Name] = s
+	}
+	members := 0
+	for _, cycle := range Cycles(chain) {
+		members += len(cycle)
+	}
+	if members == 0 || members > n {
+		t.Errorf("%d members of cycles", members)
+	}
+}
+
+func TestCheckAndWarnings(t *testing.T) {
+	plan := Plan{Services: services("web: databse; web2", "database: db2", "db2: database", "web2:"), Proxies: map[string]*Proxy{
+		"p": {Name: "p", Service: "wbe", File: "p.toml"},
+	}}
+	plan.Services["web"].Ports = []uint16{80, 81}
+	plan.Services["web2"].Ports = []uint16{80}
+	plan.Services["db2"].Ports = []uint16{81}
+	plan.Services["db2"].Conflicts = []string{"web"}
+	text := func(problems []Problem) (lines []string) {
+		for _, p := range problems {
+			lines = append(lines, fmt.Sprintf("%s %s: %s", p.File, p.Service, p.Message))
+		}
+		return lines
+	}
+	want := []string{"database.toml database: dependency cycle: database -> db2 -> database"}
+	if got := text(plan.Check()); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	want = []string{
+		`p.toml p: xinet.service: there is no wbe: did you mean "web"?`,
+		`web.toml web: dependencies.requires: there is no databse: did you mean "database"?`,
+		`web2.toml web2: service.ports: 80 is also a port of web; if only one of them is to run, name it in dependencies.conflicts`,
+	}
+	if got := text(plan.Warnings()); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

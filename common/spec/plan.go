@@ -1,0 +1,176 @@
+package spec
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Add puts what one file describes into the plan, with the proxy of a service
+// under its name. A name that is already there is a problem, and nothing of
+// the file is added.
+func (p *Plan) Add(s *Service, x *Proxy) []Problem {
+	var taken string // the file that has the name
+	name, file := "", ""
+	if s != nil {
+		name, file = s.Name, s.File
+		x = s.Xinet
+		if other := p.Services[s.Name]; other != nil {
+			taken = other.File
+			return duplicate(file, name, string(other.Kind), taken)
+		}
+	}
+	if x != nil {
+		if s == nil {
+			name, file = x.Name, x.File
+		}
+		if other := p.Proxies[x.Name]; other != nil {
+			return duplicate(file, name, "proxy", other.File)
+		}
+		p.Proxies[x.Name] = x
+	}
+	if s != nil {
+		p.Services[s.Name] = s
+	}
+	return nil
+}
+
+func duplicate(file, name, kind, first string) []Problem {
+	if first == "" {
+		first = "one that was added at run time"
+	}
+	return []Problem{{
+		File: file, Service: name,
+		Message: fmt.Sprintf("there is already a %s named %s: %s", kind, name, first),
+	}}
+}
+
+// Check finds what is wrong only between files: cycles.
+func (p Plan) Check() []Problem {
+	var problems []Problem
+	for _, cycle := range Cycles(p.Services) {
+		problems = append(problems, Problem{
+			File:    p.Services[cycle[0]].File,
+			Service: cycle[0],
+			Message: "dependency cycle: " + strings.Join(append(cycle, cycle[0]), " -> "),
+		})
+	}
+	return problems
+}
+
+// Warnings finds what is allowed and probably a mistake: names that nothing
+// has, and ports of two services that may run at the same time.
+func (p Plan) Warnings() []Problem {
+	var warnings []Problem
+	warn := func(file, name, format string, args ...any) {
+		warnings = append(warnings, Problem{File: file, Service: name, Message: fmt.Sprintf(format, args...)})
+	}
+	known := slices.Sorted(maps.Keys(p.Services))
+	ports := map[uint16]*Service{}
+	for _, name := range known {
+		s := p.Services[name]
+		for _, list := range s.dependencies() {
+			for _, other := range list.names {
+				if p.Services[other] == nil {
+					warn(s.File, name, "dependencies.%s: there is no %s%s", list.key, other, didYouMean(other, known))
+				}
+			}
+		}
+		for _, port := range s.Ports {
+			first := ports[port]
+			if first == nil {
+				ports[port] = s
+			} else if !slices.Contains(s.Conflicts, first.Name) && !slices.Contains(first.Conflicts, name) {
+				warn(s.File, name, "service.ports: %d is also a port of %s; if only one of them is to run, name it in dependencies.conflicts", port, first.Name)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Proxies)) {
+		if x := p.Proxies[name]; p.Services[x.Service] == nil {
+			warn(x.File, name, "xinet.service: there is no %s%s", x.Service, didYouMean(x.Service, known))
+		}
+	}
+	slices.SortStableFunc(warnings, func(a, b Problem) int { return cmp.Compare(a.File, b.File) })
+	return warnings
+}
+
+// dependencyList is one of the lists of [dependencies].
+type dependencyList struct {
+	key   string
+	names []string
+}
+
+func (s *Service) dependencies() [4]dependencyList {
+	return [...]dependencyList{{"requires", s.Requires}, {"after", s.After}, {"wants", s.Wants}, {"conflicts", s.Conflicts}}
+}
+
+// Cycles finds the cycles through requires and after: enough of them, none
+// with a service of another, that without their members there is none left.
+// Each is a path along the dependencies that begins with its first name by
+// alphabet ("a requires b requires a" is a, b); they are sorted.
+func Cycles(services map[string]*Service) [][]string {
+	const (
+		onPath = 1 + iota
+		done
+	)
+	type visit struct {
+		name string
+		next int // of the dependencies
+	}
+	var cycles [][]string
+	state := make(map[string]uint8, len(services))
+	for _, root := range slices.Sorted(maps.Keys(services)) {
+		if state[root] != 0 {
+			continue
+		}
+		path := []visit{{name: root}}
+		state[root] = onPath
+		for len(path) > 0 {
+			top := &path[len(path)-1]
+			to, ok := services[top.name].edge(top.next)
+			top.next++
+			switch {
+			case !ok:
+				state[top.name] = done
+				path = path[:len(path)-1]
+			case services[to] == nil || state[to] == done:
+			case state[to] == onPath:
+				start := len(path) - 1
+				for path[start].name != to {
+					start--
+				}
+				var cycle []string
+				for _, v := range path[start:] {
+					cycle = append(cycle, v.name)
+					state[v.name] = done
+				}
+				path = path[:start]
+				cycles = append(cycles, fromSmallest(cycle))
+			default:
+				state[to] = onPath
+				path = append(path, visit{name: to})
+			}
+		}
+	}
+	slices.SortFunc(cycles, func(a, b []string) int { return cmp.Compare(a[0], b[0]) })
+	return cycles
+}
+
+// edge is the i-th of what a service requires or comes after.
+func (s *Service) edge(i int) (string, bool) {
+	if i < len(s.Requires) {
+		return s.Requires[i], true
+	}
+	if i -= len(s.Requires); i < len(s.After) {
+		return s.After[i], true
+	}
+	return "", false
+}
+
+// fromSmallest rotates a cycle.
+func fromSmallest(cycle []string) []string {
+	i := slices.Index(cycle, slices.Min(cycle))
+	return slices.Concat(cycle[i:], cycle[:i])
+}

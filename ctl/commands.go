@@ -1,0 +1,235 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// command is one row of the table.
+type command struct {
+	name    string
+	args    string // as in its usage line
+	summary string // one line, without a full stop
+	// help is what else there is to know, with examples.
+	help string
+	// min and max are how many arguments it takes; max -1 = any number.
+	min, max int
+	// setup declares its flags and returns what it does.
+	setup func(*pflag.FlagSet) func(*app, []string) error
+}
+
+// commands is the table, in the order of help. It is a function because help
+// is one of the commands that it lists.
+func commands() []command {
+	return []command{
+		{
+			name: "list", summary: "show all services and targets", max: 0,
+			args: "[--state S] [--class C] [-q]",
+			help: `A table with the state of each, its main process, how long it has been up, how
+often it was restarted, and a note on what it waits for or why it failed.
+Columns that do not fit the terminal are left out.
+
+  [-] inactive   [?] blocked   [>] starting   [+] running
+  [!] stopping   [.] exited    [X] failed
+
+Examples:
+  zinit list
+  zinit list --state failed
+  zinit list -q --class user | xargs zinit status`,
+			setup: listCommand,
+		},
+		{
+			name: "status", summary: "show everything on services, or a summary of the system", max: -1,
+			args: "[NAME...]",
+			help: `With names: the state and its reason, process, restarts, health, dependencies
+and their states, where the configuration comes from, and for a failed service
+its last log lines. Without a name: the server, how many services are in which
+state, those that need attention, and errors in the configuration.
+
+Examples:
+  zinit status
+  zinit status web db`,
+			setup: statusCommand,
+		},
+		{
+			name: "start", summary: "start services and what they require", min: 1, max: -1,
+			args: "NAME... [--no-wait]",
+			help: `Waits until all are up, and says what happened to each service on the way. What
+is blocked is waited for, up to --timeout, while something is under way that
+could unblock it. Ctrl-C stops waiting, not the work.
+
+Examples:
+  zinit start web
+  zinit start web db --timeout 2m`,
+			setup: moveCommand("start"),
+		},
+		{
+			name: "stop", summary: "stop services and what requires them", min: 1, max: -1,
+			args: "NAME... [--no-wait]",
+			help: `Waits until no process of them is left, and says which others had to be stopped
+for it. They stay down until they are started again. Ctrl-C stops waiting, not
+the work.
+
+Examples:
+  zinit stop web
+  zinit stop db --no-wait`,
+			setup: moveCommand("stop"),
+		},
+		{
+			name: "restart", summary: "stop services and start them again", min: 1, max: -1,
+			args: "NAME... [--no-wait]",
+			help: `Those that require them are stopped and started with them. Waits as start does.
+
+Examples:
+  zinit restart web`,
+			setup: moveCommand("restart"),
+		},
+		{
+			name: "kill", summary: "send a signal to the processes of a service", min: 1, max: 2,
+			args: "NAME [SIGNAL]",
+			help: `The signal goes to the process group; it is a name, with or without SIG, or a
+number, by default SIGTERM. What the service makes of it is its own affair: if
+it ends, it is restarted as its configuration says.
+
+Examples:
+  zinit kill web HUP
+  zinit kill web 9`,
+			setup: killCommand,
+		},
+		{
+			name: "logs", summary: "show what services have printed", max: -1,
+			args: "[NAME...] [-n N] [-f] [--since T] [--grep RE] [--stdout|--stderr] [--timestamps] [--previous]",
+			help: `Several services, or all when none is named, are shown in the order of time with
+their names in front. On a terminal control characters are shown as \x1b and the
+like; elsewhere lines are as they were written.
+
+Examples:
+  zinit logs web
+  zinit logs -f web db
+  zinit logs --since 10m --grep 'error|panic'
+  zinit logs web --previous -n all`,
+			setup: logsCommand,
+		},
+		{
+			name: "why", summary: "explain the state of a service", min: 1, max: 1,
+			args: "NAME",
+			help: `Shows the chain of causes down to the root: what it waits for, and what that in
+turn waits for.
+
+Examples:
+  zinit why web`,
+			setup: whyCommand,
+		},
+		{
+			name: "tree", summary: "show what requires what", max: 1,
+			args: "[NAME] [--reverse]",
+			help: `Without a name: all services, beginning with those that nothing requires.
+
+Examples:
+  zinit tree
+  zinit tree web
+  zinit tree --reverse db`,
+			setup: treeCommand,
+		},
+		{
+			name: "wait", summary: "wait until services have reached a state", min: 1, max: -1,
+			args: "NAME... [--for running|exited|healthy|inactive] [--timeout T]",
+			help: `For scripts: prints nothing, and its exit code is 0 as soon as all are there, 6
+when the time is over, 1 when one cannot get there any more.
+
+Examples:
+  zinit wait db && psql -f schema.sql
+  zinit wait migrate --for exited --timeout 5m`,
+			setup: waitCommand,
+		},
+		{
+			name: "is-running", summary: "tell by the exit code whether a service is running", min: 1, max: 1,
+			args: "NAME",
+			help: `Prints nothing. The exit code is 0 if it is running, 1 if not, 4 if there is no
+such service.
+
+Examples:
+  zinit is-running web || zinit start web`,
+			setup: isRunningCommand,
+		},
+		{
+			name: "check", summary: "find mistakes in configuration files", max: -1,
+			args: "[PATH...]",
+			help: `Reads files or directories, by default the service directory, as the server
+would, and needs no server. Each mistake is shown as file:line:column: message.
+The exit code is 1 if there is any error; warnings do not count.
+
+Examples:
+  zinit check
+  zinit check web.toml
+  zinit check /etc/zinit/system /etc/zinit/services`,
+			setup: checkCommand,
+		},
+		{
+			name: "shutdown", summary: "stop everything and end zinit", max: 0,
+			help: `Stops all services in the order of their dependencies, and waits until zinit has
+ended. Where zinit is the init of a machine, use poweroff. Ctrl-C stops waiting,
+not the work.
+
+Examples:
+  zinit shutdown`,
+			setup: shutdownCommand,
+		},
+		{
+			name: "help", summary: "explain a command", max: 1,
+			args: "[COMMAND]",
+			help: `Examples:
+  zinit help logs`,
+			setup: helpCommand,
+		},
+	}
+}
+
+func (c command) usage() string {
+	return strings.TrimSpace("zinit " + c.name + " " + c.args)
+}
+
+func helpCommand(*pflag.FlagSet) func(*app, []string) error {
+	return func(a *app, args []string) error {
+		if len(args) == 0 {
+			a.overview(a.out)
+			return nil
+		}
+		cmd, err := find(args[0])
+		if err != nil {
+			return err
+		}
+		a.describe(cmd)
+		return nil
+	}
+}
+
+// overview lists the commands.
+func (a *app) overview(w io.Writer) {
+	fmt.Fprint(w, "zinit controls services. It talks to zinit-server.\n\nUsage: zinit [flags] COMMAND [arguments]\n\nCommands:\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-11s %s\n", c.name, c.summary)
+	}
+	fmt.Fprintf(w, "\nFlags, before or after the command:\n%s", a.globalUsages())
+	fmt.Fprint(w, "\nExit codes: 0 done, 1 failed, 2 usage, 3 server cannot be reached, 4 no such\nservice, 5 permission denied, 6 timed out.\n\nSee zinit help COMMAND.\n")
+}
+
+// describe prints the help of one command.
+func (a *app) describe(c command) {
+	fmt.Fprintf(a.out, "zinit %s: %s.\n\nUsage: %s\n\n%s\n", c.name, c.summary, c.usage(), c.help)
+	own := newFlagSet()
+	c.setup(own)
+	if own.HasFlags() {
+		fmt.Fprintf(a.out, "\nFlags:\n%s", flagUsages(own))
+	}
+	fmt.Fprintf(a.out, "\nFlags of all commands:\n%s", a.globalUsages())
+}
+
+func (a *app) globalUsages() string {
+	global := newFlagSet()
+	new(app).globals(global)
+	return flagUsages(global)
+}

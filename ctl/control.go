@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/ipc/client"
+)
+
+// grace is how much longer than the server a waiting command waits: the
+// server's answer says what it waited for.
+const grace = 5 * time.Second
+
+// askInterruptibly is ask for what goes on when nobody waits for it: Ctrl-C
+// ends the wait, and says so.
+func (a *app) askInterruptibly(see string, f func(context.Context, *client.Client) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), a.limit()+grace)
+	defer cancel()
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
+	err := func() error {
+		c, err := a.dial(ctx)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return f(ctx, c)
+	}()
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		a.out.Flush()
+		if !a.json {
+			fmt.Fprintf(a.stderr, "\nzinit: not waiting any more; the server goes on with it, see %s\n", see)
+		}
+		return silent(exitInterrupted)
+	}
+	return err
+}
+
+// moveCommand makes start, stop and restart.
+func moveCommand(verb string) func(*pflag.FlagSet) func(*app, []string) error {
+	return func(flags *pflag.FlagSet) func(*app, []string) error {
+		noWait := flags.Bool("no-wait", false, "return at once")
+		return func(a *app, names []string) error {
+			moved := []ipc.Moved{}
+			err := a.askInterruptibly("zinit status "+strings.Join(names, " "), func(ctx context.Context, c *client.Client) error {
+				do := map[string]func(context.Context, client.Options, func(ipc.Moved), ...string) error{
+					"start": c.Start, "stop": c.Stop, "restart": c.Restart,
+				}[verb]
+				return do(ctx, client.Options{NoWait: *noWait, Timeout: a.limit()}, func(m ipc.Moved) {
+					if a.json {
+						moved = append(moved, m)
+						return
+					}
+					a.printMoved(m, *noWait)
+				}, names...)
+			})
+			if a.json && !unanswered(err) {
+				printJSON(a.out, moved)
+			}
+			return err
+		}
+	}
+}
+
+// unanswered says that an error came before the server could do anything.
+func unanswered(err error) bool {
+	var refused *ipc.Error
+	return err != nil && !errors.As(err, &refused)
+}
+
+// printMoved prints what happened to a service at once. What is only on its
+// way to a state is left to the line of that state, unless nobody waits.
+func (a *app) printMoved(m ipc.Moved, transient bool) {
+	if !transient && (m.To == ipc.StateStarting || m.To == ipc.StateStopping) && m.Note == "" {
+		return
+	}
+	words := string(m.To)
+	switch {
+	case strings.Contains(m.Note, words):
+		words = m.Note
+	case m.Note != "":
+		words += ", " + m.Note
+	}
+	if m.Pid > 0 {
+		words += fmt.Sprintf(" (pid %d)", m.Pid)
+	}
+	if m.Reason != nil {
+		words += ": " + m.Reason.Message
+	}
+	fmt.Fprintf(a.out, "%s %s  %s\n", a.paint(stateStyle(m.To), symbolOf(m.To)), m.Name, clean(words))
+	a.out.Flush()
+}
+
+func killCommand(*pflag.FlagSet) func(*app, []string) error {
+	return func(a *app, args []string) error {
+		sig := ""
+		if len(args) == 2 {
+			sig = args[1]
+			if _, err := spec.SignalNumber(sig); err != nil {
+				return usagef("kill: %v", err)
+			}
+		}
+		return a.ask(func(ctx context.Context, c *client.Client) error {
+			return c.Kill(ctx, args[0], sig)
+		})
+	}
+}
+
+func waitCommand(flags *pflag.FlagSet) func(*app, []string) error {
+	goals := []string{client.ForRunning, client.ForExited, client.ForHealthy, client.ForInactive}
+	goal := flags.String("for", client.ForRunning, "what to wait for: "+strings.Join(goals, ", "))
+	return func(a *app, names []string) error {
+		if err := oneOf("for", *goal, goals...); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), a.limit()+grace)
+		defer cancel()
+		c, err := a.dial(ctx)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		services, err := c.Wait(ctx, client.Options{Timeout: a.limit()}, *goal, names...)
+		if err != nil || !a.json {
+			return err
+		}
+		return printJSON(a.out, services)
+	}
+}
+
+func isRunningCommand(*pflag.FlagSet) func(*app, []string) error {
+	return func(a *app, args []string) error {
+		return a.ask(func(ctx context.Context, c *client.Client) error {
+			services, err := c.Status(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			for _, s := range services {
+				if s.State == ipc.StateRunning {
+					return nil
+				}
+			}
+			return silent(exitFailed)
+		})
+	}
+}
+
+func shutdownCommand(*pflag.FlagSet) func(*app, []string) error {
+	return func(a *app, _ []string) error {
+		return a.askInterruptibly("zinit status", func(ctx context.Context, c *client.Client) error {
+			err := c.Shutdown(ctx)
+			if err == nil && !a.json {
+				fmt.Fprintln(a.out, "All services are stopped and zinit has ended.")
+			}
+			return err
+		})
+	}
+}

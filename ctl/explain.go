@@ -1,0 +1,130 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	"github.com/spf13/pflag"
+
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/ipc/client"
+)
+
+func whyCommand(*pflag.FlagSet) func(*app, []string) error {
+	return func(a *app, args []string) error {
+		return a.ask(func(ctx context.Context, c *client.Client) error {
+			why, err := c.Why(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return printJSON(a.out, why)
+			}
+			a.printTree([]node{whyNode(why)})
+			return nil
+		})
+	}
+}
+
+// whyNode is the chain of causes as a tree.
+func whyNode(w ipc.Why) node {
+	n := node{name: w.Name, state: w.State, detail: w.Detail}
+	if w.Reason != nil {
+		n.detail = w.Reason.Message
+	}
+	for _, b := range w.BlockedBy {
+		child := node{name: b.Name, state: b.State, detail: b.Detail}
+		if b.Because != nil {
+			because := whyNode(*b.Because)
+			child.state, child.children = because.state, because.children
+			child.detail = cmp.Or(because.detail, b.Detail)
+		}
+		child.relation = b.Kind
+		n.children = append(n.children, child)
+	}
+	return n
+}
+
+func treeCommand(flags *pflag.FlagSet) func(*app, []string) error {
+	reverse := flags.BoolP("reverse", "r", false, "show what requires it instead")
+	return func(a *app, args []string) error {
+		name := ""
+		if len(args) > 0 {
+			name = args[0]
+		}
+		return a.ask(func(ctx context.Context, c *client.Client) error {
+			trees, err := c.Tree(ctx, name, *reverse)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return printJSON(a.out, trees)
+			}
+			a.printTree(treeNodes(trees))
+			return nil
+		})
+	}
+}
+
+func treeNodes(trees []ipc.Tree) []node {
+	var nodes []node
+	for _, t := range trees {
+		nodes = append(nodes, node{name: t.Name, state: t.State, children: treeNodes(t.Requires)})
+	}
+	return nodes
+}
+
+// node is a service in a tree.
+type node struct {
+	relation string // to the one above, "" where all have the same
+	name     string
+	state    ipc.State // "" where it is no service or does not exist
+	detail   string
+	children []node
+}
+
+// printTree prints trees, one below the other.
+func (a *app) printTree(roots []node) {
+	strokes := strokes{"|- ", "`- ", "|  ", "   "}
+	if a.utf8() {
+		strokes.child, strokes.last, strokes.below = "├─ ", "└─ ", "│  "
+	}
+	for _, root := range roots {
+		a.printNode(root)
+		a.printChildren(strokes, "", root.children)
+	}
+}
+
+// strokes are the lines of a tree: to a child, to the last child, and what
+// stands below each.
+type strokes struct{ child, last, below, belowLast string }
+
+func (a *app) printChildren(s strokes, indent string, nodes []node) {
+	for i, n := range nodes {
+		branch, below := s.child, s.below
+		if i == len(nodes)-1 {
+			branch, below = s.last, s.belowLast
+		}
+		fmt.Fprint(a.out, a.paint(dim, indent+branch))
+		a.printNode(n)
+		a.printChildren(s, indent+below, n.children)
+	}
+}
+
+func (a *app) printNode(n node) {
+	if n.relation != "" {
+		fmt.Fprintf(a.out, "%s ", n.relation)
+	}
+	if n.state != "" {
+		fmt.Fprintf(a.out, "%s ", a.paint(stateStyle(n.state), symbolOf(n.state)))
+	}
+	fmt.Fprint(a.out, clean(n.name))
+	if n.state != "" {
+		fmt.Fprintf(a.out, "  %s", a.paint(stateStyle(n.state), string(n.state)))
+	}
+	if n.detail != "" && n.detail != string(n.state) {
+		fmt.Fprintf(a.out, ": %s", clean(n.detail))
+	}
+	fmt.Fprintln(a.out)
+}

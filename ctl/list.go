@@ -1,0 +1,354 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/ipc/client"
+)
+
+// lastLines is how many log lines the status of a failed service shows.
+const lastLines = 10
+
+func listCommand(flags *pflag.FlagSet) func(*app, []string) error {
+	state := flags.String("state", "", "only those in this `state`")
+	class := flags.String("class", "", "only those of this `class`: user or system")
+	quiet := flags.BoolP("quiet", "q", false, "only their names")
+	return func(a *app, _ []string) error {
+		states := make([]string, len(allStates))
+		for i, s := range allStates {
+			states[i] = string(s)
+		}
+		if err := cmp.Or(oneOf("state", *state, states...), oneOf("class", *class, "user", "system")); err != nil {
+			return err
+		}
+		filter := client.Filter{State: ipc.State(*state), Class: *class}
+		return a.ask(func(ctx context.Context, c *client.Client) error {
+			services, err := c.List(ctx, filter)
+			switch {
+			case err != nil:
+				return err
+			case a.json:
+				return printJSON(a.out, services)
+			case *quiet:
+				for _, s := range services {
+					fmt.Fprintln(a.out, s.Name)
+				}
+				return nil
+			}
+			info, err := c.Info(ctx)
+			if err != nil {
+				return err
+			}
+			a.table(services)
+			a.out.Flush()
+			switch {
+			case len(services) > 0:
+			case filter != client.Filter{}:
+				fmt.Fprintln(a.stderr, "No service is like that.")
+			default:
+				fmt.Fprintf(a.stderr, "There are no services in %s.\n", clean(info.ConfigDir))
+			}
+			switch n := len(info.ConfigErrors); n {
+			case 0:
+			case 1:
+				fmt.Fprintf(a.stderr, "Not loaded: %s\n", problem(info.ConfigErrors[0]))
+			default:
+				fmt.Fprintf(a.stderr, "There are %d errors in the configuration, see zinit status.\n", n)
+			}
+			return nil
+		})
+	}
+}
+
+// table prints the list, as wide as the terminal allows.
+func (a *app) table(services []ipc.Service) {
+	if len(services) == 0 {
+		return
+	}
+	const (
+		symbol = iota
+		name
+		state
+		pid
+		uptime
+		restarts
+		health
+		note
+		columns
+	)
+	t := table{
+		header: []string{"", "NAME", "STATE", "PID", "UPTIME", "RESTARTS", "HEALTH", "NOTE"},
+		right:  []int{pid, restarts},
+		last:   note,
+		// What says least goes first; the state is in the symbol, too.
+		drop: []drop{{restarts, 24}, {pid, 20}, {health, 16}, {uptime, 14}, {state, 10}},
+	}
+	for _, s := range services {
+		style := stateStyle(s.State)
+		row := make([]cell, columns)
+		row[symbol] = cell{symbolOf(s.State), style}
+		row[name] = cell{s.Name, plain}
+		row[state] = cell{string(s.State), style}
+		row[note] = cell{noteOf(s), dim}
+		if s.Pid > 0 {
+			row[pid] = cell{strconv.Itoa(s.Pid), plain}
+		}
+		if s.RestartsTotal > 0 {
+			row[restarts] = cell{strconv.Itoa(s.RestartsTotal), plain}
+		}
+		if s.UptimeMS > 0 {
+			row[uptime] = cell{duration(time.Duration(s.UptimeMS) * time.Millisecond), plain}
+		}
+		if s.Health != nil && s.Health.Status != "none" {
+			row[health] = cell{s.Health.Status, healthStyle(s.Health.Status)}
+		}
+		t.rows = append(t.rows, row)
+	}
+	a.printTable(t)
+}
+
+// noteOf is the one line that says most about a service.
+func noteOf(s ipc.Service) string {
+	if s.Note == "" && s.Reason != nil {
+		return s.Reason.Message
+	}
+	return cmp.Or(s.Note, s.StatusText)
+}
+
+func statusCommand(*pflag.FlagSet) func(*app, []string) error {
+	return func(a *app, names []string) error {
+		return a.ask(func(ctx context.Context, c *client.Client) error {
+			if len(names) == 0 {
+				return a.systemStatus(ctx, c)
+			}
+			services, err := c.Status(ctx, names...)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return printJSON(a.out, services)
+			}
+			all, err := c.List(ctx, client.Filter{})
+			if err != nil {
+				return err
+			}
+			states := map[string]ipc.Service{}
+			for _, s := range all {
+				states[s.Name] = s
+			}
+			for i, s := range services {
+				if i > 0 {
+					fmt.Fprintln(a.out)
+				}
+				if err := a.serviceStatus(ctx, c, s, states); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// systemStatus is the summary without a name.
+func (a *app) systemStatus(ctx context.Context, c *client.Client) error {
+	info, err := c.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return printJSON(a.out, info)
+	}
+	services, err := c.List(ctx, client.Filter{})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "zinit %s  up %s  (%s, pid %d", clean(info.Version), duration(time.Duration(info.UptimeMS)*time.Millisecond), clean(info.Mode), info.Pid)
+	if info.KeeperPid > 0 {
+		fmt.Fprintf(a.out, ", keeper %d", info.KeeperPid)
+	}
+	fmt.Fprintln(a.out, ")")
+	if info.ShuttingDown {
+		fmt.Fprintln(a.out, a.paint(yellow, "It is shutting down."))
+	}
+	var counts []string
+	for _, s := range allStates {
+		if n := info.Services[string(s)]; n > 0 {
+			counts = append(counts, fmt.Sprintf("%s %d %s", a.paint(stateStyle(s), symbolOf(s)), n, s))
+		}
+	}
+	if len(counts) == 0 {
+		counts = []string{"none"}
+	}
+	f := fields{a: a}
+	f.add("services", strings.Join(counts, "  "))
+	f.addClean("config", info.ConfigDir)
+	f.addClean("socket", info.Socket)
+	f.addClean("runtime", info.RuntimeDir)
+	if n := info.ServerRestarts; n > 0 {
+		f.add("supervisor", fmt.Sprintf("was replaced %s, no service was touched", times(n)))
+		if info.LastEnd != "" {
+			f.addClean("", fmt.Sprintf("last: %s, away for %d ms", info.LastEnd, info.DownMS))
+		}
+	}
+	for _, p := range info.ConfigErrors {
+		f.add("error", a.paint(red, problem(p)))
+	}
+	f.print()
+	attention := slices.DeleteFunc(services, func(s ipc.Service) bool {
+		unhealthy := s.Health != nil && s.Health.Status == "unhealthy"
+		return s.State != ipc.StateFailed && s.State != ipc.StateBlocked && !unhealthy
+	})
+	if len(attention) > 0 {
+		fmt.Fprintln(a.out)
+		a.table(attention)
+	}
+	return nil
+}
+
+// serviceStatus is everything on one service; states has all services.
+func (a *app) serviceStatus(ctx context.Context, c *client.Client, s ipc.Service, states map[string]ipc.Service) error {
+	fmt.Fprintf(a.out, "%s %s  %s", a.paint(stateStyle(s.State), symbolOf(s.State)), a.paint(bold, s.Name), a.paint(stateStyle(s.State), string(s.State)))
+	if s.Kind == "target" {
+		fmt.Fprint(a.out, "  (target)")
+	}
+	fmt.Fprintln(a.out)
+
+	f := fields{a: a}
+	reason := ""
+	if s.Reason != nil {
+		reason = s.Reason.Message
+	}
+	if reason != "" && strings.Contains(s.Note, reason) {
+		f.addClean("reason", s.Note)
+	} else {
+		f.addClean("reason", reason)
+		f.addClean("note", s.Note)
+	}
+	for i, b := range s.BlockedBy {
+		f.addClean(onlyFirst(i, "waits for"), fmt.Sprintf("%s %s: %s", b.Kind, b.Name, b.Detail))
+	}
+	f.addClean("says", s.StatusText)
+	if s.Since != nil {
+		f.add("since", a.when(*s.Since))
+	}
+	if s.NextStart != nil {
+		f.add("next start", a.when(*s.NextStart))
+	}
+	if s.Pid > 0 {
+		f.add("pid", strconv.Itoa(s.Pid))
+	}
+	if s.RestartsTotal > 0 {
+		text := strconv.Itoa(s.RestartsTotal)
+		if s.Restarts > 0 {
+			text += fmt.Sprintf(", %d in a row", s.Restarts)
+		}
+		f.add("restarts", text)
+	}
+	if s.Exit != nil {
+		end := "signal " + s.Exit.Signal
+		if s.Exit.Code != nil {
+			end = "exit code " + strconv.Itoa(*s.Exit.Code)
+		}
+		if end != reason {
+			f.addClean("last end", end+", "+a.when(s.Exit.At))
+		}
+	}
+	if h := s.Health; h != nil && h.Status != "none" {
+		text := a.paint(healthStyle(h.Status), clean(h.Status))
+		if h.Failures > 0 {
+			text += fmt.Sprintf(", failed %s in a row", times(h.Failures))
+		}
+		if h.LatencyMS > 0 {
+			text += fmt.Sprintf(", %.1f ms", h.LatencyMS)
+		}
+		if h.CheckedAt != nil {
+			text += ", checked " + a.when(*h.CheckedAt)
+		}
+		f.add("health", text)
+		f.addClean("", h.Message)
+	}
+	for _, deps := range []struct {
+		label string
+		names []string
+	}{
+		{"requires", s.Requires}, {"after", s.After}, {"wants", s.Wants},
+		{"conflicts", s.Conflicts}, {"needed by", s.Dependents},
+	} {
+		for i, name := range deps.names {
+			text := a.paint(red, "[?] ") + name + "  missing"
+			if other, ok := states[name]; ok {
+				text = fmt.Sprintf("%s %s  %s", a.paint(stateStyle(other.State), symbolOf(other.State)), name, other.State)
+			}
+			f.add(onlyFirst(i, deps.label), text)
+		}
+	}
+	if s.Class == "system" {
+		f.add("class", s.Class)
+	}
+	f.add("wanted", fmt.Sprintf("%s (status = %q)", s.Desired, s.Status))
+	if s.Origin.Ephemeral {
+		f.add("file", "none: added at run time, not kept")
+	} else {
+		f.addClean("file", s.Origin.File)
+	}
+	f.print()
+
+	if s.State != ipc.StateFailed {
+		return nil
+	}
+	printer := a.newLogPrinter(true)
+	first := true
+	return c.Logs(ctx, ipc.LogsParams{Names: []string{s.Name}, Lines: lastLines}, func(l ipc.LogLine) error {
+		if first {
+			fmt.Fprintf(a.out, "    %s\n", a.paint(dim, "last log lines"))
+			first = false
+		}
+		return printer.indented(l)
+	})
+}
+
+// when is a moment in local time and how far away it is.
+func (a *app) when(t ipc.Time) string {
+	at := time.Time(t).In(a.zone)
+	d := a.now().Sub(at)
+	text := at.Format(time.DateTime)
+	if d < 0 {
+		return fmt.Sprintf("%s (in %s)", text, duration(-d))
+	}
+	return fmt.Sprintf("%s (%s ago)", text, duration(d))
+}
+
+// problem is an error in a file as compilers show it.
+func problem(p ipc.Problem) string {
+	where := p.File
+	if p.Line > 0 {
+		where += ":" + strconv.Itoa(p.Line)
+		if p.Column > 0 {
+			where += ":" + strconv.Itoa(p.Column)
+		}
+	}
+	return clean(where + ": " + p.Message)
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+func onlyFirst(i int, label string) string {
+	if i > 0 {
+		return ""
+	}
+	return label
+}

@@ -1,0 +1,415 @@
+// Package main is zinit, the command that people and scripts use. It talks to
+// zinit-server over its control socket and has no state of its own.
+//
+// commands.go holds the table of all commands; help, the documentation and
+// completion come from it. There is one file for each group of commands, and
+// output.go for what they print with. Everything that a command sees of the
+// world is in its app, which belongs to one goroutine; the tests run whole
+// command lines against a server of their own and compare the output with
+// files in testdata.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/threefoldtech/zinit/common/paths"
+	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/common/version"
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/ipc/client"
+)
+
+// Exit codes, which scripts rely on.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitUnreachable = 3
+	exitNotFound    = 4
+	exitDenied      = 5
+	exitTimeout     = 6
+	exitInterrupted = 130 // as a shell says of SIGINT
+)
+
+// defaultTimeout bounds every command that does not follow something.
+const defaultTimeout = 60 * time.Second
+
+func main() {
+	os.Exit(run(os.Args[1:], here()))
+}
+
+// app is one run of the command: its global flags and its surroundings.
+type app struct {
+	world
+	out *bufio.Writer // standard output, flushed at the end
+
+	socket  string
+	json    bool
+	noColor bool
+	timeout seconds // 0 = not given
+	help    bool
+	version bool
+}
+
+// world is what is outside of the program.
+type world struct {
+	stdout, stderr io.Writer
+	// terminal says that stdout is one, with so many columns; 0 is unknown.
+	terminal bool
+	width    int
+	getenv   func(string) string
+	now      func() time.Time
+	zone     *time.Location
+}
+
+func here() world {
+	columns, terminal := terminalWidth(os.Stdout)
+	return world{
+		stdout: os.Stdout, stderr: os.Stderr,
+		terminal: terminal, width: columns,
+		getenv: os.Getenv, now: time.Now, zone: time.Local,
+	}
+}
+
+// run is the whole program but for its exit.
+func run(args []string, w world) int {
+	a := &app{world: w, out: bufio.NewWriter(w.stdout)}
+	err := a.dispatch(args)
+	if flushErr := a.out.Flush(); flushErr != nil && err == nil {
+		err = fmt.Errorf("cannot write the output: %w", flushErr)
+	}
+	return a.report(err)
+}
+
+// globals adds the flags that every command has. What was set before the
+// command is the default after it.
+func (a *app) globals(fs *pflag.FlagSet) {
+	fs.StringVar(&a.socket, "socket", a.socket, "`PATH` of the control socket (default $ZINIT_SOCKET, else the system's, else your own)")
+	fs.BoolVar(&a.json, "json", a.json, "print data as JSON, errors as JSON on stderr")
+	fs.BoolVar(&a.noColor, "no-color", a.noColor, "print without colours, as NO_COLOR in the environment does")
+	fs.Var(&a.timeout, "timeout", "how long to wait: 90, 2s, 1m30s (default 60s)")
+	fs.BoolVarP(&a.help, "help", "h", a.help, "show help")
+	fs.BoolVar(&a.version, "version", a.version, "show the version")
+}
+
+// flagUsages lists flags for help, at most 80 columns wide.
+func flagUsages(flags *pflag.FlagSet) string {
+	const (
+		width  = 80
+		indent = 23
+	)
+	var b strings.Builder
+	flags.VisitAll(func(f *pflag.Flag) {
+		left := "      --" + f.Name
+		if f.Shorthand != "" {
+			left = "  -" + f.Shorthand + ", --" + f.Name
+		}
+		value, usage := pflag.UnquoteUsage(f)
+		if f.Value.Type() != "bool" {
+			left += " " + value
+		}
+		column := len(left)
+		b.WriteString(left)
+		if column > indent-2 {
+			b.WriteByte('\n')
+			column = 0
+		}
+		b.WriteString(strings.Repeat(" ", indent-column))
+		column = indent
+		for _, word := range strings.Fields(usage) {
+			switch {
+			case column+1+len(word) > width:
+				b.WriteString("\n" + strings.Repeat(" ", indent))
+				column = indent
+			case column > indent:
+				b.WriteByte(' ')
+				column++
+			}
+			b.WriteString(word)
+			column += len(word)
+		}
+		b.WriteByte('\n')
+	})
+	return b.String()
+}
+
+func newFlagSet() *pflag.FlagSet {
+	fs := pflag.NewFlagSet("zinit", pflag.ContinueOnError)
+	fs.SortFlags = false
+	fs.Usage = func() {}
+	return fs
+}
+
+// dispatch finds the command among the arguments and runs it.
+func (a *app) dispatch(args []string) error {
+	global := newFlagSet()
+	global.SetInterspersed(false)
+	a.globals(global)
+	if err := parse(global, args); err != nil {
+		return err
+	}
+	args = global.Args()
+	if len(args) > 0 && args[0] == "ctl" {
+		if err := parse(global, args[1:]); err != nil {
+			return err
+		}
+		args = global.Args()
+	}
+	switch {
+	case a.version:
+		fmt.Fprintf(a.out, "zinit %s\n", version.Version)
+		return nil
+	case len(args) == 0 && a.help:
+		a.overview(a.out)
+		return nil
+	case len(args) == 0:
+		a.overview(a.stderr)
+		return silent(exitUsage)
+	}
+	cmd, err := find(args[0])
+	if err != nil {
+		return err
+	}
+	own, all := newFlagSet(), newFlagSet()
+	do := cmd.setup(own)
+	a.globals(all)
+	all.AddFlagSet(own)
+	if err := parse(all, args[1:]); err != nil {
+		return usagef("%s: %v", cmd.name, err)
+	}
+	switch n := all.NArg(); {
+	case a.version:
+		fmt.Fprintf(a.out, "zinit %s\n", version.Version)
+		return nil
+	case a.help:
+		a.describe(cmd)
+		return nil
+	case n < cmd.min && cmd.max == 1:
+		return usagef("%s: it needs one argument: %s", cmd.name, cmd.usage())
+	case n < cmd.min:
+		return usagef("%s: it needs an argument: %s", cmd.name, cmd.usage())
+	case cmd.max >= 0 && n > cmd.max:
+		return usagef("%s: unexpected argument %q: %s", cmd.name, all.Arg(cmd.max), cmd.usage())
+	}
+	return do(a, all.Args())
+}
+
+// parse says of an unknown flag which one was probably meant.
+func parse(flags *pflag.FlagSet, args []string) error {
+	err := flags.Parse(args)
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
+		var known []string
+		flags.VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+		if near := spec.Nearest(unknown.GetSpecifiedName(), known); near != "" {
+			return usagef("%v; did you mean --%s?", err, near)
+		}
+	}
+	if err != nil {
+		return usagef("%v", err)
+	}
+	return nil
+}
+
+// find returns the command of that name.
+func find(name string) (command, error) {
+	var names []string
+	for _, c := range commands() {
+		if c.name == name {
+			return c, nil
+		}
+		names = append(names, c.name)
+	}
+	if near := spec.Nearest(name, names); near != "" {
+		return command{}, usagef("unknown command %q; did you mean %q?", name, near)
+	}
+	return command{}, usagef("unknown command %q; see zinit help", name)
+}
+
+// limit is the value of --timeout or its default.
+func (a *app) limit() time.Duration {
+	if a.timeout > 0 {
+		return time.Duration(a.timeout)
+	}
+	return defaultTimeout
+}
+
+// dial connects to the server.
+func (a *app) dial(ctx context.Context) (*client.Client, error) {
+	socket, tried := paths.Client(a.socket)
+	if socket == "" {
+		return nil, &noSocketError{tried}
+	}
+	return client.Dial(ctx, socket)
+}
+
+// ask connects, and runs what is to be asked within the timeout.
+func (a *app) ask(f func(context.Context, *client.Client) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), a.limit())
+	defer cancel()
+	c, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return f(ctx, c)
+}
+
+// silent is an error that is only an exit code: all has been said.
+type silent int
+
+func (s silent) Error() string { return fmt.Sprintf("exit code %d", int(s)) }
+
+// usageError is a mistake in the command line.
+type usageError struct{ message string }
+
+func (e *usageError) Error() string { return e.message }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...)}
+}
+
+// noSocketError says that no default place has a socket.
+type noSocketError struct{ tried []string }
+
+func (e *noSocketError) Error() string {
+	return "cannot reach zinit-server: there is no socket at " + strings.Join(e.tried, " or ")
+}
+
+// report prints an error and returns the exit code.
+func (a *app) report(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	var only silent
+	if errors.As(err, &only) {
+		return int(only)
+	}
+	// Whoever read the output has had enough. Go ends the process by SIGPIPE
+	// then, unless the parent had that signal ignored.
+	if errors.Is(err, syscall.EPIPE) {
+		return exitFailed
+	}
+	kind, message, hint, code := a.explain(err)
+	if a.json {
+		printJSON(a.stderr, map[string]any{"error": map[string]any{"kind": kind, "message": message}})
+		return code
+	}
+	fmt.Fprintf(a.stderr, "zinit: %s\n", clean(message))
+	if hint != "" {
+		fmt.Fprintln(a.stderr, hint)
+	}
+	return code
+}
+
+// explain maps an error to its kind on the wire, its words and its exit code,
+// in this one place.
+func (a *app) explain(err error) (kind ipc.ErrorKind, message, hint string, code int) {
+	const start = "Start one with: zinit-server --config-dir DIR"
+	message = err.Error()
+	var (
+		usage       *usageError
+		refused     *ipc.Error
+		unreachable *client.Unreachable
+		noSocket    *noSocketError
+	)
+	switch {
+	case errors.As(err, &usage):
+		return ipc.ErrInvalid, message, "", exitUsage
+	case errors.As(err, &refused):
+		if refused.Nearest != "" && !strings.Contains(message, "did you mean") {
+			message += fmt.Sprintf("; did you mean %s?", refused.Nearest)
+		}
+		return refused.Kind, message, "", refusalCode(refused)
+	case errors.As(err, &noSocket):
+		return ipc.ErrUnavailable, message, start, exitUnreachable
+	case errors.As(err, &unreachable) && errors.Is(err, fs.ErrPermission):
+		return ipc.ErrDenied, message, "It answers root, its own user and the members of its socket group.", exitDenied
+	case errors.Is(err, fs.ErrNotExist) && unreachable != nil, errors.Is(err, syscall.ECONNREFUSED):
+		return ipc.ErrUnavailable, message, start, exitUnreachable
+	case unreachable != nil: // it is there and does not answer
+		return ipc.ErrUnavailable, message, "", exitUnreachable
+	case errors.Is(err, client.ErrLost):
+		return ipc.ErrUnavailable, message + " before it answered", "", exitFailed
+	case errors.Is(err, context.DeadlineExceeded):
+		return ipc.ErrTimeout, fmt.Sprintf("timed out after %v", a.limit()), "", exitTimeout
+	}
+	return ipc.ErrFailed, message, "", exitFailed
+}
+
+func refusalCode(err *ipc.Error) int {
+	switch err.Kind {
+	case ipc.ErrNotFound:
+		return exitNotFound
+	case ipc.ErrDenied:
+		return exitDenied
+	case ipc.ErrTimeout:
+		return exitTimeout
+	case ipc.ErrInvalid:
+		// What is wrong with files is not wrong with the command line.
+		if len(err.Problems) == 0 {
+			return exitUsage
+		}
+	}
+	return exitFailed
+}
+
+// seconds is a duration on the command line.
+type seconds time.Duration
+
+// String is what help shows as the default: nothing where there is none.
+func (s *seconds) String() string {
+	if *s == 0 {
+		return ""
+	}
+	return time.Duration(*s).String()
+}
+
+// Type is the placeholder in help.
+func (s *seconds) Type() string { return "T" }
+
+// Set is called by pflag.
+func (s *seconds) Set(text string) error {
+	d, err := parseDuration(text)
+	if err != nil {
+		return err
+	}
+	*s = seconds(d)
+	return nil
+}
+
+// parseDuration reads 90, 2s or 1m30s.
+func parseDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		d, err = time.ParseDuration(text + "s")
+	}
+	if err != nil || d <= 0 {
+		return 0, errors.New("expected a duration above 0 such as 90, 2s or 1m30s")
+	}
+	return d, nil
+}
+
+// oneOf refuses a value of a flag that is none of those known.
+func oneOf(flag, value string, known ...string) error {
+	if value == "" || slices.Contains(known, value) {
+		return nil
+	}
+	message := fmt.Sprintf("--%s: %q is none of %s", flag, value, strings.Join(known, ", "))
+	if near := spec.Nearest(value, known); near != "" {
+		message += fmt.Sprintf("; did you mean %s?", near)
+	}
+	return usagef("%s", message)
+}

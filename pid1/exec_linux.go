@@ -1,0 +1,271 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"github.com/vmihailenco/msgpack/v5"
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+// helperName is the argv[0] of the exec helper: zinit-pid1 itself, executed in
+// a new child. It applies what Go cannot between fork and execve, reports the
+// first thing that is refused, and turns into the program.
+const helperName = "zinit-exec"
+
+// helperSpec is what pid1 hands to the helper.
+type helperSpec struct {
+	Path  string    `msgpack:"path"`
+	Spawn ipc.Spawn `msgpack:"spawn"`
+}
+
+// step is one thing that the helper does: what it is called if it fails, and
+// about which path.
+type step struct {
+	stage string
+	path  string
+	do    func() syscall.Errno
+}
+
+// execHelper never returns. Its descriptors are in place already; spec and
+// status are the two after them.
+func execHelper(arg string) {
+	// Identity, capabilities and niceness are those of a thread, and execve
+	// takes those of the thread that calls it.
+	runtime.LockOSThread()
+	specFd, err := strconv.Atoi(arg)
+	if err != nil {
+		os.Exit(127)
+	}
+	status := specFd + 1
+	unix.CloseOnExec(specFd)
+	unix.CloseOnExec(status)
+	var spec helperSpec
+	if err := readSpec(specFd, &spec); err != nil {
+		report(status, ipc.StageFork, unix.EPROTO, "")
+	}
+	// All memory is taken before the first limit is set: from then on, and
+	// under RLIMIT_AS above all, there are only system calls.
+	steps, err := plan(&spec)
+	if err != nil {
+		report(status, ipc.StageExec, unix.EINVAL, spec.Path)
+	}
+	// The runtime has raised the soft limit on open files, remembers the old
+	// one for itself and restores it in Exec, even if there is nothing to
+	// execute.
+	syscall.Exec("", nil, nil)
+	for i := range steps {
+		if e := steps[i].do(); e != 0 {
+			report(status, steps[i].stage, e, steps[i].path)
+		}
+	}
+}
+
+// readSpec decodes what pid1 wrote into the memory file.
+func readSpec(fd int, spec *helperSpec) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	b := make([]byte, st.Size)
+	if n, err := unix.Pread(fd, b, 0); err != nil || n != len(b) {
+		return fmt.Errorf("cannot read the spec: %d bytes, %w", n, err)
+	}
+	return msgpack.Unmarshal(b, spec)
+}
+
+// report tells pid1 what went wrong and ends.
+func report(status int, stage string, e syscall.Errno, path string) {
+	unix.Write(status, []byte(fmt.Sprintf("%s\x00%d\x00%s", stage, int(e), path)))
+	os.Exit(127)
+}
+
+// plan lists the steps in their order. What may need privileges comes before
+// they are given up. The directory is entered with the identity of the
+// service, to whom it may be open when it is not to pid1. The limits come
+// after the score and the niceness, and no_new_privs last but for the program.
+func plan(spec *helperSpec) ([]step, error) {
+	sp := &spec.Spawn
+	env := sp.Env
+	if len(sp.ListenNames) > 0 {
+		env = listenEnv(env, sp.ListenNames)
+	}
+	path, err := syscall.BytePtrFromString(spec.Path)
+	if err != nil {
+		return nil, err
+	}
+	argv, err := syscall.SlicePtrFromStrings(sp.Argv)
+	if err != nil {
+		return nil, err
+	}
+	envp, err := syscall.SlicePtrFromStrings(env)
+	if err != nil {
+		return nil, err
+	}
+	var steps []step
+	add := func(stage, path string, do func() syscall.Errno) {
+		steps = append(steps, step{stage, path, do})
+	}
+	if sp.OOMScoreAdj != nil {
+		file, text := []byte("/proc/self/oom_score_adj\x00"), []byte(strconv.Itoa(*sp.OOMScoreAdj))
+		add("oom_score_adj", "", func() syscall.Errno { return write(file, text) })
+	}
+	if sp.Nice != nil {
+		add("nice", "", func() syscall.Errno {
+			return raw(unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(*sp.Nice))
+		})
+	}
+	if sp.Umask != nil {
+		add("umask", "", func() syscall.Errno {
+			unix.RawSyscall(unix.SYS_UMASK, uintptr(*sp.Umask&0o777), 0, 0)
+			return 0
+		})
+	}
+	for i := range sp.Rlimits {
+		l := &sp.Rlimits[i]
+		lim := &unix.Rlimit{Cur: l.Soft, Max: l.Hard}
+		add(limitName(l.Resource), "", func() syscall.Errno {
+			_, _, e := unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, uintptr(l.Resource), uintptr(unsafe.Pointer(lim)), 0, 0, 0)
+			return e
+		})
+	}
+	if c := sp.Cred; c != nil && !ownIdentity(c.UID, c.GID, c.Groups) {
+		steps = append(steps, becomeUser(c, len(sp.AmbientCaps) > 0)...)
+	}
+	if len(sp.AmbientCaps) > 0 {
+		add("capabilities", "", raiseCaps(sp.AmbientCaps))
+	}
+	if sp.Dir != "" {
+		dir, err := syscall.BytePtrFromString(sp.Dir)
+		if err != nil {
+			return nil, err
+		}
+		add(ipc.StageDir, sp.Dir, func() syscall.Errno {
+			return raw(unix.SYS_CHDIR, uintptr(unsafe.Pointer(dir)), 0, 0)
+		})
+	}
+	if sp.NoNewPrivs {
+		add("no_new_privs", "", func() syscall.Errno {
+			return raw(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
+		})
+	}
+	empty := &unix.Sigset_t{}
+	add(ipc.StageExec, spec.Path, func() syscall.Errno {
+		unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(empty)), 0, 8, 0, 0)
+		return raw(unix.SYS_EXECVE, uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0])))
+	})
+	return steps, nil
+}
+
+// raw is a system call of this thread alone, without the scheduler's notice.
+func raw(trap, a1, a2, a3 uintptr) syscall.Errno {
+	for {
+		if _, _, e := unix.RawSyscall6(trap, a1, a2, a3, 0, 0, 0); e != unix.EINTR {
+			return e
+		}
+	}
+}
+
+func becomeUser(c *ipc.Cred, keepCaps bool) []step {
+	var groups unsafe.Pointer
+	if len(c.Groups) > 0 {
+		groups = unsafe.Pointer(&c.Groups[0])
+	}
+	steps := []step{
+		{ipc.StageCred, "", func() syscall.Errno {
+			return raw(unix.SYS_SETGROUPS, uintptr(len(c.Groups)), uintptr(groups), 0)
+		}},
+		{ipc.StageCred, "", func() syscall.Errno {
+			return raw(unix.SYS_SETRESGID, uintptr(c.GID), uintptr(c.GID), uintptr(c.GID))
+		}},
+		{ipc.StageCred, "", func() syscall.Errno {
+			return raw(unix.SYS_SETRESUID, uintptr(c.UID), uintptr(c.UID), uintptr(c.UID))
+		}},
+	}
+	if keepCaps {
+		steps = append([]step{{"capabilities", "", func() syscall.Errno {
+			return raw(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0)
+		}}}, steps...)
+	}
+	return steps
+}
+
+// raiseCaps puts capabilities into the ambient set, which survives execve of
+// an ordinary program (capabilities(7), Linux 4.3). They have to be permitted
+// and inheritable first.
+func raiseCaps(caps []int) func() syscall.Errno {
+	return func() syscall.Errno {
+		hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		if e := raw(unix.SYS_CAPGET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0); e != 0 {
+			return e
+		}
+		for _, c := range caps {
+			if c < 0 || c > 63 {
+				return unix.EINVAL
+			}
+			data[c/32].Inheritable |= 1 << (c % 32)
+			data[c/32].Effective |= 1 << (c % 32)
+		}
+		if e := raw(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0); e != 0 {
+			return e
+		}
+		for _, c := range caps {
+			if e := raw(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(c)); e != 0 {
+				return e
+			}
+		}
+		return 0
+	}
+}
+
+// listenEnv replaces the variables of sd_listen_fds(3). LISTEN_PID has to be
+// the pid of the program, which the helper is already.
+func listenEnv(env, names []string) []string {
+	var out []string
+	for _, kv := range env {
+		if !strings.HasPrefix(kv, "LISTEN_PID=") && !strings.HasPrefix(kv, "LISTEN_FDS=") && !strings.HasPrefix(kv, "LISTEN_FDNAMES=") {
+			out = append(out, kv)
+		}
+	}
+	return append(out,
+		fmt.Sprintf("LISTEN_PID=%d", os.Getpid()),
+		fmt.Sprintf("LISTEN_FDS=%d", len(names)),
+		"LISTEN_FDNAMES="+strings.Join(names, ":"))
+}
+
+func write(path, text []byte) syscall.Errno {
+	fd, _, e := unix.RawSyscall6(unix.SYS_OPENAT, ^uintptr(99), uintptr(unsafe.Pointer(&path[0])), unix.O_WRONLY|unix.O_CLOEXEC, 0, 0, 0)
+	if e != 0 {
+		return e
+	}
+	_, _, e = unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&text[0])), uintptr(len(text)))
+	unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+	return e
+}
+
+// limitName is the name of a resource as the configuration has it.
+func limitName(resource int) string {
+	switch resource {
+	case unix.RLIMIT_NOFILE:
+		return "nofile"
+	case unix.RLIMIT_NPROC:
+		return "nproc"
+	case unix.RLIMIT_CORE:
+		return "core"
+	case unix.RLIMIT_MEMLOCK:
+		return "memlock"
+	case unix.RLIMIT_STACK:
+		return "stack"
+	case unix.RLIMIT_AS:
+		return "as"
+	}
+	return fmt.Sprintf("resource limit %d", resource)
+}

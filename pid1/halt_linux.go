@@ -1,0 +1,104 @@
+package main
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+const (
+	// termGrace is the time between SIGTERM and SIGKILL for what is left.
+	termGrace = 3 * time.Second
+	// killPause is the time between two rounds of SIGKILL, of which there are
+	// killRounds: who is left then hangs in the kernel.
+	killPause  = 50 * time.Millisecond
+	killRounds = 40
+)
+
+// ending is how pid1 ends: whatever is left gets SIGTERM, later SIGKILL, and
+// with the last child pid1 ends as well.
+type ending struct {
+	begun  bool
+	action ipc.HaltAction
+	code   int
+	killAt time.Time
+	rounds int
+}
+
+// halt begins the end. The supervisor has nothing to say any more: the end of
+// its link tells it so.
+func (k *keeper) halt(m ipc.Halt) {
+	if k.end.begun {
+		return
+	}
+	k.end = ending{begun: true, action: m.Action, code: m.Code, killAt: time.Now().Add(termGrace)}
+	if k.sup.conn != nil {
+		k.sup.conn.Close()
+	}
+	k.signalLeft(unix.SIGTERM)
+	k.signalLeft(unix.SIGCONT)
+	k.reap()
+}
+
+// killLeft kills what SIGTERM has not ended, and what that leaves behind.
+func (k *keeper) killLeft(now time.Time) {
+	if k.end.rounds == killRounds {
+		k.log.error("some processes cannot be killed: going without them")
+		k.exit()
+	}
+	k.end.rounds++
+	k.end.killAt = now.Add(killPause)
+	k.signalLeft(unix.SIGKILL)
+}
+
+// signalLeft sends a signal to all processes below pid1.
+func (k *keeper) signalLeft(sig unix.Signal) {
+	if k.pid == 1 {
+		// All but the caller, in this pid namespace (kill(2)).
+		unix.Kill(-1, sig)
+		return
+	}
+	for _, r := range k.table.runs {
+		if k.table.pids[r.spawned.Pid] == r || r.state == ipc.RunExited && !r.emptied {
+			signalGroups(r, sig)
+		}
+	}
+	// Those that the groups have reached already are asked twice, which does
+	// not harm; but for the others there is only this.
+	for _, pid := range withDescendants(allChildren(k.pid)) {
+		if pgid, err := unix.Getpgid(pid); err != nil || !k.ledBy(pgid) {
+			unix.Kill(pid, sig)
+		}
+	}
+}
+
+// ledBy says whether a process group is one of a run.
+func (k *keeper) ledBy(pgid int) bool {
+	r := k.table.pids[pgid]
+	return r != nil && contains(r.groups, pgid)
+}
+
+// exit ends pid1, or the system in a VM. There it returns only if the kernel
+// refuses, and pid1 goes on as the parent of whatever there is.
+func (k *keeper) exit() {
+	if k.opt.mode != ipc.ModeVM || k.pid != 1 {
+		k.log.flush()
+		os.Exit(k.end.code)
+	}
+	unix.Sync()
+	how := unix.LINUX_REBOOT_CMD_POWER_OFF
+	switch k.end.action {
+	case ipc.HaltReboot:
+		how = unix.LINUX_REBOOT_CMD_RESTART
+	case ipc.HaltSystem:
+		how = unix.LINUX_REBOOT_CMD_HALT
+	}
+	k.log.flush()
+	err := unix.Reboot(how)
+	k.log.error("the system cannot be ended", "action", string(k.end.action), "error", err)
+	k.end.killAt = time.Time{}
+	k.childless = false
+}

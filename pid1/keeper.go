@@ -1,0 +1,413 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+const (
+	// recheckMin and recheckMax bound the pause between two looks at what is
+	// left of runs that were signalled after their leader's end.
+	recheckMin = 20 * time.Millisecond
+	recheckMax = time.Second
+	// fdsAtOnce is how many stored descriptors are on their way to a new
+	// supervisor at a time: each is duplicated while it travels.
+	fdsAtOnce = 256
+)
+
+// Variables so that tests need not wait.
+var (
+	// ackTimeout is how long a supervisor may leave a message unacknowledged,
+	// or take for its hello, before it counts as hanging.
+	ackTimeout = 20 * time.Second
+	// shutdownPatience is how long a request to shut down may wait for a
+	// supervisor that takes it, before pid1 ends everything itself.
+	shutdownPatience = 30 * time.Second
+)
+
+// keeper owns all children: it forks, signals and reaps them, and remembers
+// what it did, so that the supervisor that decides about them may be killed at
+// any moment. All of it belongs to one goroutine, loop. The others, which read
+// the link, look at files and fork, or collect signals, only hand it values.
+type keeper struct {
+	opt   options
+	log   *logger
+	pid   int
+	start uint64 // of pid1, in clock ticks since boot
+
+	table *table
+	store fdStore
+	sup   supervisor
+	end   ending
+
+	sigs     *signalSet
+	launcher *launcher
+	inbound  chan inbound
+	null     int
+
+	// forking counts the jobs whose child is not known yet.
+	forking int
+	// helper makes all children start through the exec helper.
+	helper bool
+	// kids are the children that lead no run, by session; nil if not looked up.
+	kids map[int][]int
+	// childless is true when the last look found no child at all.
+	childless bool
+
+	recheckAt    time.Time
+	recheckPause time.Duration
+	// ackCheckAt is when to look for messages that wait too long for an Ack.
+	ackCheckAt time.Time
+}
+
+// inbound is what a link's reader hands over: a frame, that it was flushed, or
+// its end.
+type inbound struct {
+	conn    *ipc.Conn
+	frame   ipc.Frame
+	flushed bool
+	err     error
+}
+
+func newKeeper(opt options, log *logger, sigs *signalSet) *keeper {
+	k := &keeper{
+		opt: opt, log: log, pid: unix.Getpid(),
+		table: newTable(), store: fdStore{},
+		sigs: sigs, launcher: newLauncher(log), inbound: make(chan inbound, 64),
+		null: openNull(),
+	}
+	if st, err := readStat(k.pid); err == nil {
+		k.start = st.start
+	}
+	return k
+}
+
+// openNull opens /dev/null, or, where there is none, something that reads as
+// empty as well.
+func openNull() int {
+	if fd, err := open("/dev/null", unix.O_RDWR); err == nil {
+		return fd
+	}
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return -1
+	}
+	unix.Close(p[1])
+	return p[0]
+}
+
+// loop never returns. From here on nothing may end pid1 but exit.
+func (k *keeper) loop() {
+	timer := time.NewTimer(0)
+	for {
+		k.turn(timer)
+	}
+}
+
+// turn waits for one thing, handles it, and does what is due.
+func (k *keeper) turn(timer *time.Timer) {
+	defer func() {
+		if p := recover(); p != nil {
+			k.log.panicked("the keeper", p)
+		}
+	}()
+	select {
+	case <-k.sigs.wake:
+		k.signalled(k.sigs.take())
+	case m := <-k.inbound:
+		k.received(m)
+	case o := <-k.launcher.outcomes:
+		k.launched(o)
+	case <-timer.C:
+	}
+	wake := k.due(time.Now())
+	timer.Stop()
+	if !wake.IsZero() {
+		timer.Reset(max(0, time.Until(wake)))
+	}
+}
+
+// due does what its time has come for, and returns when it is to be called
+// next; the zero time if nothing is waiting.
+func (k *keeper) due(now time.Time) (wake time.Time) {
+	at := func(t time.Time) bool {
+		if t.IsZero() {
+			return false
+		}
+		if !now.Before(t) {
+			return true
+		}
+		if wake.IsZero() || t.Before(wake) {
+			wake = t
+		}
+		return false
+	}
+	if k.end.begun {
+		if k.childless {
+			k.exit()
+		}
+		if at(k.end.killAt) {
+			k.killLeft(now)
+			at(k.end.killAt)
+		}
+		return wake
+	}
+	k.dueSupervisor(now, at)
+	k.dueRecheck(now, at)
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
+		if r, ok := k.table.requests[int(sig)]; ok && k.opt.mode != ipc.ModeVM && at(r.at.Add(shutdownPatience)) {
+			k.log.error("no supervisor took the request to shut down: ending everything", "signal", unix.SignalName(sig))
+			k.halt(ipc.Halt{Action: ipc.HaltExit, Code: 1})
+			return now
+		}
+	}
+	return wake
+}
+
+// dueRecheck looks by time for what is left of runs that were signalled after
+// their leader's end; more and more seldom, and only while there are some.
+func (k *keeper) dueRecheck(now time.Time, at func(time.Time) bool) {
+	waiting := false
+	for _, r := range k.table.left {
+		waiting = waiting || r.signalled
+	}
+	switch {
+	case !waiting:
+		k.recheckPause, k.recheckAt = 0, time.Time{}
+		return
+	case k.recheckPause == 0:
+		k.recheckPause, k.recheckAt = recheckMin, now.Add(recheckMin)
+	}
+	if at(k.recheckAt) {
+		k.kids = nil
+		for _, r := range k.table.left {
+			if r.signalled {
+				k.recheck(r)
+			}
+		}
+		k.recheckPause = min(2*k.recheckPause, recheckMax)
+		k.recheckAt = now.Add(k.recheckPause)
+		at(k.recheckAt)
+	}
+}
+
+// signalled handles the signals of one turn.
+func (k *keeper) signalled(sigs []int) {
+	for _, sig := range sigs {
+		if sig == int(unix.SIGCHLD) {
+			k.reap()
+			continue
+		}
+		if k.end.begun {
+			continue
+		}
+		if seq, fresh := k.table.request(sig, time.Now()); fresh {
+			k.tell(seq, ipc.KindRequested, ipc.Requested{Seq: seq, Signal: sig})
+		}
+	}
+}
+
+// received handles what came from a link. What a dead supervisor has sent
+// counts: its link is the present one until all of it is read.
+func (k *keeper) received(m inbound) {
+	switch {
+	case m.conn != k.sup.conn || k.end.begun:
+		m.frame.CloseFds()
+	case m.err != nil:
+		k.linkEnded(m.err)
+	case k.sup.condemned:
+		m.frame.CloseFds()
+	case m.flushed:
+		k.tellFds()
+	default:
+		k.order(m.frame)
+	}
+}
+
+// order obeys one frame of the supervisor.
+func (k *keeper) order(f ipc.Frame) {
+	err := k.obey(&f)
+	// Whoever wanted a descriptor has taken it out of the frame.
+	f.CloseFds()
+	if err != nil {
+		k.log.error("the supervisor sent what cannot be understood: killing it", "error", err)
+		k.killSupervisor()
+	}
+}
+
+func (k *keeper) obey(f *ipc.Frame) error {
+	if !k.sup.greeted {
+		return k.greet(f)
+	}
+	switch f.Kind {
+	case ipc.KindSpawn:
+		return decode(f, func(m ipc.Spawn) { k.spawn(m, takeFd(f)) })
+	case ipc.KindSignal:
+		return decode(f, k.signal)
+	case ipc.KindMain:
+		return decode(f, k.main)
+	case ipc.KindAck:
+		return decode(f, func(m ipc.Ack) { k.table.ack(m.Seq) })
+	case ipc.KindForget:
+		return decode(f, k.forget)
+	case ipc.KindStore:
+		return decode(f, func(m ipc.Store) { k.keep(m.Name, takeFd(f)) })
+	case ipc.KindDrop:
+		return decode(f, func(m ipc.Drop) { k.store.drop(m.Name) })
+	case ipc.KindHalt:
+		return decode(f, k.halt)
+	}
+	k.log.warn("the supervisor sent a message of an unknown kind: ignored", "kind", int(f.Kind))
+	return nil
+}
+
+// decode reads a message and hands it to do.
+func decode[M any](f *ipc.Frame, do func(M)) error {
+	var m M
+	if err := f.Decode(&m); err != nil {
+		return err
+	}
+	do(m)
+	return nil
+}
+
+// takeFd takes the first descriptor out of a frame, -1 if it has none.
+func takeFd(f *ipc.Frame) int {
+	if len(f.Fds) == 0 {
+		return -1
+	}
+	fd := f.Fds[0]
+	f.Fds = f.Fds[1:]
+	return fd
+}
+
+// spawn starts a run, or says again what became of it.
+func (k *keeper) spawn(sp ipc.Spawn, cgroup int) {
+	if r := k.table.runs[sp.Run]; r != nil {
+		if cgroup >= 0 {
+			unix.Close(cgroup)
+		}
+		if r.state != ipc.RunSpawning {
+			k.tellSpawned(r)
+		}
+		if r.state == ipc.RunExited {
+			k.tellExited(r)
+		}
+		return
+	}
+	refuse := func(err error) {
+		k.tell(0, ipc.KindSpawnFailed, ipc.SpawnFailed{
+			Run: sp.Run, Stage: ipc.StageFork, Errno: int(errno(err)),
+			Message: fmt.Sprintf("cannot start %s: %v", sp.Tag, err),
+		})
+	}
+	if len(k.table.runs) >= maxRuns {
+		if cgroup >= 0 {
+			unix.Close(cgroup)
+		}
+		refuse(fmt.Errorf("pid1 knows %d runs, which is the limit", maxRuns))
+		return
+	}
+	j, err := newJob(sp, k.store, k.null, cgroup)
+	if err != nil {
+		refuse(err)
+		return
+	}
+	r := k.table.add(&sp)
+	if cgroup >= 0 {
+		r.cgroup = linkTarget(cgroup)
+	}
+	k.launch(j)
+}
+
+func (k *keeper) launch(j *job) {
+	j.helper = k.helper
+	k.forking++
+	go k.launcher.run(j)
+}
+
+// launched takes the outcome of a job: of the supervisor's start, or of a run.
+// A job that forks through the helper has two: its pid is known before it has
+// executed, so that it can be signalled while it cannot.
+func (k *keeper) launched(o outcome) {
+	j := o.job
+	first := !j.forked
+	if first {
+		j.forked = true
+		k.forking--
+	}
+	if j.supervisor {
+		k.supervisorLaunched(o, first)
+	} else if r := k.table.runs[j.spawn.Run]; r != nil && r.state == ipc.RunSpawning {
+		k.runLaunched(r, o)
+	}
+	if k.forking == 0 {
+		k.table.forksDone()
+	}
+}
+
+func (k *keeper) runLaunched(r *run, o outcome) {
+	if o.fail != nil {
+		k.table.remove(r)
+		k.tell(0, ipc.KindSpawnFailed, *o.fail)
+		return
+	}
+	if r.spawned.Pid == 0 {
+		for _, old := range k.table.forked(r, o.pid, o.since) {
+			k.becomeEmpty(old)
+		}
+		if r.early == nil && k.table.lost && unix.Kill(o.pid, 0) == unix.ESRCH {
+			delete(k.table.pids, o.pid)
+			r.early = &childEnd{pid: o.pid, code: 255, at: monotonic(), seen: time.Now()}
+		}
+		for _, m := range r.signals {
+			k.deliver(r, m)
+		}
+		r.signals = nil
+		if k.end.begun {
+			unix.Kill(-o.pid, unix.SIGTERM)
+		}
+	}
+	if !o.done {
+		return
+	}
+	for _, p := range o.job.pipes {
+		k.keep(p.name, p.fd)
+	}
+	k.table.becomeRunning(r, o.start, o.at)
+	k.tellSpawned(r)
+	if end := r.early; end != nil {
+		r.early = nil
+		k.table.becomeExited(r, *end)
+		k.settle([]*run{r})
+	}
+}
+
+// keep stores a descriptor; -1 stands for one that did not come.
+func (k *keeper) keep(name string, fd int) {
+	if fd < 0 {
+		k.log.warn("a descriptor to store did not come with its name", "name", name)
+		return
+	}
+	if err := k.store.put(name, fd); err != nil {
+		k.log.warn(err.Error())
+	}
+}
+
+// forget ends the life of a run in the table.
+func (k *keeper) forget(m ipc.Forget) {
+	if r := k.table.runs[m.Run]; r != nil && r.state == ipc.RunExited {
+		k.table.remove(r)
+	}
+}
+
+// becomeEmpty notes and tells that nothing is left of a run.
+func (k *keeper) becomeEmpty(r *run) {
+	k.table.becomeEmpty(r)
+	r.emptiedSeq = k.table.number()
+	k.tell(r.emptiedSeq, ipc.KindEmptied, ipc.Emptied{Seq: r.emptiedSeq, Run: r.id})
+}

@@ -1,0 +1,372 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+const (
+	// maxChildFd bounds the descriptor numbers of a child.
+	maxChildFd = 1 << 10
+	// maxPipes is how many pipes a spawn may ask for: their read ends go with
+	// one frame.
+	maxPipes = ipc.MaxFds
+	// atOnce is how many spawns look at files at the same time, and forksAtOnce
+	// how many of them fork. A fork holds one of the runtime's processors until
+	// the child has executed, so there are more processors than forks (procs).
+	atOnce      = 8
+	forksAtOnce = 4
+	procs       = forksAtOnce + 2
+	// defaultPath is the search path where PATH is unset.
+	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+)
+
+// job is a spawn on its way through a goroutine of its own. It owns its
+// descriptors.
+type job struct {
+	spawn ipc.Spawn
+	// supervisor marks the start of the supervisor, which has no run.
+	supervisor bool
+	// files are the descriptors of the child by number, -1 for none.
+	files []int
+	// opened are those of files that close with the job, and cgroup is the
+	// directory of the cgroup, -1 for none.
+	opened []int
+	cgroup int
+	pipes  []namedFd // read ends
+	helper bool      // use the exec helper in any case
+	forked bool      // the keeper knows that it has forked
+}
+
+type namedFd struct {
+	name string
+	fd   int
+}
+
+// close closes what the child got, and the read ends if nobody wants them.
+func (j *job) close(readEnds bool) {
+	for _, fd := range j.opened {
+		unix.Close(fd)
+	}
+	j.opened = nil
+	if j.cgroup >= 0 {
+		unix.Close(j.cgroup)
+		j.cgroup = -1
+	}
+	if readEnds {
+		for _, p := range j.pipes {
+			unix.Close(p.fd)
+		}
+		j.pipes = nil
+	}
+}
+
+// outcome is what a job tells the keeper: that it has forked, and how it came
+// out.
+type outcome struct {
+	job *job
+	// pid is the child, since a moment before it was forked.
+	pid   int
+	since time.Time
+	// done is false for the helper's child that has not executed yet.
+	done  bool
+	start uint64 // clock ticks since boot
+	at    int64  // CLOCK_MONOTONIC, ns
+	fail  *ipc.SpawnFailed
+}
+
+// launcher runs jobs. Its goroutines share nothing with the keeper but jobs
+// and outcomes.
+type launcher struct {
+	slots    chan struct{}
+	forks    chan struct{}
+	outcomes chan outcome
+	log      *logger
+}
+
+func newLauncher(log *logger) *launcher {
+	return &launcher{
+		slots:    make(chan struct{}, atOnce),
+		forks:    make(chan struct{}, forksAtOnce),
+		outcomes: make(chan outcome, 64),
+		log:      log,
+	}
+}
+
+// run takes a job to its end.
+func (l *launcher) run(j *job) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.log.panicked("a spawn", p)
+			l.fail(j, &ipc.SpawnFailed{Stage: ipc.StageFork, Message: fmt.Sprintf("cannot start %s: pid1 has a bug: %v", j.spawn.Tag, p)})
+		}
+	}()
+	o, status, fail := l.fork(j)
+	if fail != nil {
+		l.fail(j, fail)
+		return
+	}
+	if !o.done {
+		l.outcomes <- o
+		// No thread waits here: the descriptor is with the runtime's poller.
+		if f, failed := readStatus(status); failed {
+			l.fail(j, explain(&j.spawn, f))
+			return
+		}
+		o.done, o.at = true, monotonic()
+	}
+	j.close(false)
+	l.outcomes <- o
+}
+
+// fork makes the child of a job: the program itself, or the helper, which says
+// on the pipe status what became of it.
+func (l *launcher) fork(j *job) (o outcome, status int, fail *ipc.SpawnFailed) {
+	l.slots <- struct{}{}
+	defer func() { <-l.slots }()
+	path, local, fail := preflight(j)
+	if fail != nil {
+		return o, -1, fail
+	}
+	l.forks <- struct{}{}
+	defer func() { <-l.forks }()
+	o.job = j
+	var err error
+	if local && !j.helper && !needsHelper(&j.spawn) {
+		o.since = time.Now()
+		o.pid, err = forkDirect(j, path)
+		o.done, o.at = err == nil, monotonic()
+	}
+	if !o.done {
+		// After a direct fork has failed as well: its one error number stands
+		// for all that may go wrong up to execve, and the helper knows more.
+		o.since = time.Now()
+		if o.pid, status, err = forkHelper(j, path); err != nil {
+			return o, -1, explain(&j.spawn, failure{ipc.StageFork, errno(err), ""})
+		}
+	}
+	if st, err := readStat(o.pid); err == nil {
+		o.start = st.start
+	}
+	return o, status, nil
+}
+
+func (l *launcher) fail(j *job, f *ipc.SpawnFailed) {
+	j.close(true)
+	f.Run = j.spawn.Run
+	l.outcomes <- outcome{job: j, done: true, fail: f}
+}
+
+// newJob checks an order and collects the descriptors of the child. It takes
+// over the descriptor of the cgroup.
+func newJob(sp ipc.Spawn, store fdStore, null, cgroup int) (j *job, err error) {
+	j = &job{spawn: sp, cgroup: cgroup}
+	defer func() {
+		if err != nil {
+			j.close(true)
+		}
+	}()
+	if err := checkSpawn(&sp); err != nil {
+		return j, err
+	}
+	j.files = []int{null, 1, 2}
+	if sp.Console {
+		j.files[0] = 0
+	}
+	for _, u := range sp.Fds {
+		fd, ok := store[u.Name]
+		if !ok {
+			return j, fmt.Errorf("no descriptor %s is stored", u.Name)
+		}
+		d, err := dup(fd)
+		if err != nil {
+			return j, fmt.Errorf("cannot duplicate descriptor %s: %w", u.Name, err)
+		}
+		j.give(u.Fd, d)
+	}
+	for _, p := range sp.Pipes {
+		var ends [2]int
+		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+			return j, fmt.Errorf("cannot make a pipe: %w", err)
+		}
+		j.give(p.Fd, ends[1])
+		j.pipes = append(j.pipes, namedFd{p.Name, ends[0]})
+		// Each end has its own file description, so the child's stays blocking.
+		if err := unix.SetNonblock(ends[0], true); err != nil {
+			return j, fmt.Errorf("cannot make a pipe: %w", err)
+		}
+	}
+	return j, nil
+}
+
+// give makes fd the child's descriptor n; the job closes it.
+func (j *job) give(n, fd int) {
+	for len(j.files) <= n {
+		j.files = append(j.files, -1)
+	}
+	j.files[n] = fd
+	j.opened = append(j.opened, fd)
+}
+
+// checkSpawn refuses what no kernel would take, and what would break a bound.
+func checkSpawn(sp *ipc.Spawn) error {
+	if sp.Run == 0 {
+		return fmt.Errorf("the order has no run id")
+	}
+	if len(sp.Argv) == 0 || sp.Argv[0] == "" {
+		return fmt.Errorf("the command is empty")
+	}
+	for _, s := range slices.Concat(sp.Argv, sp.Env, []string{sp.Dir}) {
+		if strings.IndexByte(s, 0) >= 0 {
+			return fmt.Errorf("%q has a NUL byte", s)
+		}
+	}
+	if len(sp.Pipes) > maxPipes {
+		return fmt.Errorf("%d pipes are asked for, at most %d can be had", len(sp.Pipes), maxPipes)
+	}
+	var nums []int
+	names := map[string]bool{}
+	for _, p := range sp.Pipes {
+		nums = append(nums, p.Fd)
+		if names[p.Name] || p.Name == "" || len(p.Name) > maxFdName {
+			return fmt.Errorf("pipe name %q is empty, too long or used twice", p.Name)
+		}
+		names[p.Name] = true
+	}
+	for _, u := range sp.Fds {
+		nums = append(nums, u.Fd)
+	}
+	slices.Sort(nums)
+	for i, n := range nums {
+		if n < 0 || n >= maxChildFd || i > 0 && n == nums[i-1] {
+			return fmt.Errorf("descriptor number %d is used twice or not from 0 to %d", n, maxChildFd-1)
+		}
+	}
+	return nil
+}
+
+// needsHelper says whether something is asked for that cannot be done between
+// fork and execve of a Go program.
+func needsHelper(sp *ipc.Spawn) bool {
+	return sp.Umask != nil || len(sp.Rlimits) > 0 || sp.Nice != nil || sp.OOMScoreAdj != nil ||
+		sp.NoNewPrivs || len(sp.AmbientCaps) > 0 || len(sp.ListenNames) > 0
+}
+
+// preflight finds the program and says whether it and the directory are on
+// local file systems. It opens both before anything is forked: on a file
+// system that does not answer, this thread hangs and nothing else does.
+func preflight(j *job) (path string, local bool, fail *ipc.SpawnFailed) {
+	sp := &j.spawn
+	if j.cgroup >= 0 && frozen(fdPath(j.cgroup)) {
+		return "", false, &ipc.SpawnFailed{
+			Stage: ipc.StageFork, Path: linkTarget(j.cgroup), Errno: int(unix.EAGAIN),
+			Message: fmt.Sprintf("cannot start a process in the frozen cgroup %s: write 0 to its cgroup.freeze, or its parent's", linkTarget(j.cgroup)),
+		}
+	}
+	dir, local := unix.AT_FDCWD, true
+	if sp.Dir != "" {
+		fd, err := open(sp.Dir, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil && err != unix.EACCES {
+			return "", false, explain(sp, failure{ipc.StageDir, errno(err), sp.Dir})
+		}
+		if err != nil {
+			// It may be open to the identity that the process is going to have.
+			local = false
+		} else {
+			defer unix.Close(fd)
+			dir, local = fd, onLocalFS(fd)
+		}
+	}
+	path = sp.Argv[0]
+	if !strings.Contains(path, "/") {
+		var e syscall.Errno
+		if path, e = lookPath(dir, path, envPath(sp.Env)); e != 0 {
+			return "", false, explain(sp, failure{ipc.StageExec, e, path})
+		}
+	}
+	fd, err := unix.Openat(dir, path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	switch {
+	case err == unix.EACCES:
+		return path, false, nil
+	case err != nil:
+		return "", false, explain(sp, failure{ipc.StageExec, errno(err), path})
+	}
+	defer unix.Close(fd)
+	return path, local && onLocalFS(fd), nil
+}
+
+// onLocalFS says whether a file is on a file system that answers by itself.
+// What is not known to do so goes through the helper, which is only slower.
+func onLocalFS(fd int) bool {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return false
+	}
+	switch uint32(st.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC,
+		unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC, unix.SQUASHFS_MAGIC,
+		unix.EROFS_SUPER_MAGIC_V1, unix.ISOFS_SUPER_MAGIC, unix.MSDOS_SUPER_MAGIC, unix.PROC_SUPER_MAGIC,
+		unix.SYSFS_MAGIC, zfsMagic, bcachefsMagic:
+		return true
+	}
+	return false
+}
+
+// File systems that linux/magic.h does not list; their own sources do.
+const (
+	zfsMagic      = 0x2fc12fc1
+	bcachefsMagic = 0xca451a4e
+)
+
+// lookPath finds a program in a search path whose relative elements start at
+// dir, as execvp(3) does.
+func lookPath(dir int, name, search string) (string, syscall.Errno) {
+	var denied string
+	for _, d := range strings.Split(search, ":") {
+		p := strings.TrimSuffix(d, "/") + "/" + name
+		if d == "" {
+			p = "./" + name
+		}
+		var st unix.Stat_t
+		if err := retry(func() error { return unix.Fstatat(dir, p, &st, 0) }); err != nil {
+			continue
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFREG {
+			continue
+		}
+		if st.Mode&0o111 != 0 {
+			return p, 0
+		}
+		if denied == "" {
+			denied = p
+		}
+	}
+	if denied != "" {
+		return denied, unix.EACCES
+	}
+	return name, unix.ENOENT
+}
+
+// envPath is PATH of an environment.
+func envPath(env []string) string {
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
+			return v
+		}
+	}
+	return defaultPath
+}
+
+func errno(err error) syscall.Errno {
+	if e, ok := err.(syscall.Errno); ok {
+		return e
+	}
+	return 0
+}

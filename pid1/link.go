@@ -1,0 +1,378 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/common/version"
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+const (
+	// keeperFd is the supervisor's end of the link, and keeperEnv the variable
+	// that says so.
+	keeperFd  = 3
+	keeperEnv = "ZINIT_KEEPER"
+	// goodLife is the life of a supervisor after which its death is an
+	// accident and not the next of a row.
+	goodLife = 10 * time.Second
+	// restartMin and restartMax bound the pause before a restart; the first of
+	// a row has none.
+	restartMin = 10 * time.Millisecond
+	restartMax = 5 * time.Second
+	// linkGrace is the time between the end of the supervisor and that of its
+	// link, in either order.
+	linkGrace = time.Second
+)
+
+// supervisor is the one process that decides. A new one starts when the one
+// before is reaped and all that it said is read, which its link's end shows.
+type supervisor struct {
+	argv []string
+	conn *ipc.Conn // nil between two lives
+	// pid is 0 before it is forked and after it is reaped.
+	pid int
+	// greeted says that its hello was good, told that it knows the whole
+	// table. Until then what happens waits in later.
+	greeted, told bool
+	// condemned says that it is being killed, and is not listened to any more.
+	condemned bool
+	later     []func()
+	fds       []string // stored names it has not been told of
+
+	started   time.Time
+	ended     time.Time
+	restartAt time.Time // the next start, zero if none is due
+	graceEnds time.Time // of linkGrace
+	ever      bool      // one has been executed
+	row       int       // deaths in a row
+	restarts  int
+	lastEnd   string
+}
+
+// startSupervisor makes a link and starts a supervisor at its other end.
+func (k *keeper) startSupervisor() {
+	s := &k.sup
+	s.restartAt = time.Time{}
+	conn, fd, err := ipc.Pair()
+	if err != nil {
+		k.supervisorFailed(err.Error())
+		return
+	}
+	s.conn, s.greeted, s.told, s.condemned = conn, false, false, false
+	j := &job{
+		supervisor: true,
+		spawn:      ipc.Spawn{Tag: "the supervisor", Argv: s.argv, Env: supervisorEnv()},
+		files:      []int{k.null, 1, 2},
+		cgroup:     -1,
+	}
+	j.give(keeperFd, fd)
+	k.launch(j)
+}
+
+// supervisorEnv is pid1's environment and the number of the link's descriptor.
+func supervisorEnv() []string {
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, keeperEnv+"=") })
+	return append(env, fmt.Sprintf("%s=%d", keeperEnv, keeperFd))
+}
+
+// supervisorLaunched takes the outcome of its start.
+func (k *keeper) supervisorLaunched(o outcome, first bool) {
+	s := &k.sup
+	if o.fail != nil {
+		s.conn.Close()
+		s.conn, s.pid, s.graceEnds = nil, 0, time.Time{}
+		if !s.ever && len(k.table.runs) == 0 && k.opt.mode != ipc.ModeVM {
+			k.log.error("the supervisor cannot be started: "+o.fail.Message, "try", "install zinit-server beside zinit-pid1, or in PATH")
+			k.end.code = 126
+			if o.fail.Errno == int(unix.ENOENT) {
+				k.end.code = 127
+			}
+			k.exit()
+		}
+		k.supervisorFailed(o.fail.Message)
+		return
+	}
+	if first {
+		s.pid, s.started = o.pid, time.Now()
+		if end, ok := k.table.takeEarly(o.pid, o.since); ok {
+			defer k.supervisorEnded(end)
+		}
+	}
+	if !o.done {
+		return
+	}
+	s.ever = true
+	go k.readLink(s.conn)
+	k.introduce()
+}
+
+// supervisorFailed notes a start that came to nothing.
+func (k *keeper) supervisorFailed(why string) {
+	k.sup.started, k.sup.ended = time.Now(), time.Now()
+	k.sup.lastEnd = why
+	k.restartLater()
+}
+
+// restartLater sets the time of the next start: at once, then after 10 ms,
+// doubling to 5 s while it keeps dying young.
+func (k *keeper) restartLater() {
+	s := &k.sup
+	now := time.Now()
+	if s.ended.Sub(s.started) >= goodLife {
+		s.row = 0
+	}
+	pause := time.Duration(0)
+	if s.row > 0 {
+		pause = min(restartMin<<min(s.row-1, 16), restartMax)
+	}
+	s.row++
+	s.restarts++
+	s.restartAt = now.Add(pause)
+	if !k.end.begun {
+		k.log.error("the supervisor has ended: starting it again", "end", s.lastEnd, "in", pause)
+	}
+}
+
+// readLink hands on what a supervisor says, until its end.
+func (k *keeper) readLink(conn *ipc.Conn) {
+	for {
+		f, err := conn.Read()
+		k.inbound <- inbound{conn: conn, frame: f, err: err}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// introduce tells a new supervisor the whole truth.
+func (k *keeper) introduce() {
+	s := &k.sup
+	hello := ipc.KeeperHello{
+		Hello: ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleKeeper, Version: version.Version},
+		Mode:  k.opt.mode, Pid: k.pid, StartTime: k.start, Main: k.opt.main,
+		Restarts: s.restarts, LastEnd: s.lastEnd,
+	}
+	if s.restarts > 0 {
+		hello.Down = int64(time.Since(s.ended))
+	}
+	k.post(ipc.KindHello, hello)
+	for _, r := range k.table.runs {
+		k.post(ipc.KindRun, r.describe())
+	}
+	s.fds = k.store.names()
+	k.tellFds()
+}
+
+// tellFds tells of some stored descriptors, and goes on when they have been
+// taken; after the last it tells what happened meanwhile.
+func (k *keeper) tellFds() {
+	s := &k.sup
+	for n := 0; len(s.fds) > 0; n++ {
+		if n == fdsAtOnce {
+			conn := s.conn
+			go func() {
+				if conn.Flush() == nil {
+					k.inbound <- inbound{conn: conn, flushed: true}
+				}
+			}()
+			return
+		}
+		name := s.fds[0]
+		s.fds = s.fds[1:]
+		if fd, ok := k.store[name]; ok {
+			k.post(ipc.KindFd, ipc.Fd{Name: name}, fd)
+		}
+	}
+	k.post(ipc.KindReady, ipc.Ready{})
+	s.told = true
+	now := time.Now()
+	for seq := range k.table.unacked {
+		k.table.told(seq, now)
+	}
+	for _, r := range k.table.runs {
+		if _, ok := k.table.unacked[r.emptiedSeq]; ok {
+			k.post(ipc.KindEmptied, ipc.Emptied{Seq: r.emptiedSeq, Run: r.id})
+		}
+	}
+	for sig, r := range k.table.requests {
+		k.post(ipc.KindRequested, ipc.Requested{Seq: r.seq, Signal: sig})
+	}
+	later := s.later
+	s.later = nil
+	for _, say := range later {
+		say()
+	}
+}
+
+// tell sends a message, once the supervisor knows the table; without a
+// supervisor the next will learn it from there. seq is the message's number if
+// it has to be acknowledged.
+func (k *keeper) tell(seq uint64, kind ipc.Kind, body any, fds ...int) {
+	k.whenTold(func() {
+		k.table.told(seq, time.Now())
+		k.post(kind, body, fds...)
+	})
+}
+
+func (k *keeper) whenTold(say func()) {
+	switch s := &k.sup; {
+	case s.told:
+		say()
+	case s.conn != nil && !k.end.begun:
+		s.later = append(s.later, say)
+	}
+}
+
+func (k *keeper) tellSpawned(r *run) {
+	m := r.spawned
+	k.whenTold(func() {
+		var fds []int
+		m.Pipes, fds = k.store.pick(r.pipes)
+		k.post(ipc.KindSpawned, m, fds...)
+	})
+}
+
+func (k *keeper) tellExited(r *run) {
+	k.tell(r.exited.Seq, ipc.KindExited, r.exited)
+}
+
+// post queues a message. A supervisor to which nothing can be sent is of no
+// use.
+func (k *keeper) post(kind ipc.Kind, body any, fds ...int) {
+	if k.sup.conn == nil {
+		return
+	}
+	if err := k.sup.conn.Send(kind, body, fds...); err != nil && k.sup.pid > 0 && !errors.Is(err, os.ErrClosed) {
+		k.log.error("cannot speak to the supervisor: killing it", "error", err)
+		k.killSupervisor()
+	}
+}
+
+// greet checks the supervisor's hello.
+func (k *keeper) greet(f *ipc.Frame) error {
+	if f.Kind != ipc.KindHello {
+		return fmt.Errorf("its first message is of kind %d, not a hello", f.Kind)
+	}
+	var h ipc.Hello
+	if err := f.Decode(&h); err != nil {
+		return err
+	}
+	if err := h.Check(ipc.RoleSupervisor); err != nil {
+		return err
+	}
+	k.sup.greeted = true
+	return nil
+}
+
+// killSupervisor ends a supervisor that hangs or speaks nonsense. What it said
+// last is no longer obeyed.
+func (k *keeper) killSupervisor() {
+	k.sup.condemned = true
+	if k.sup.pid > 0 {
+		unix.Kill(-k.sup.pid, unix.SIGKILL)
+	}
+	if k.sup.conn != nil {
+		k.sup.conn.Close()
+	}
+}
+
+// linkEnded notes that all is read that a supervisor has said.
+func (k *keeper) linkEnded(err error) {
+	s := &k.sup
+	if err != io.EOF && !errors.Is(err, os.ErrClosed) {
+		k.log.warn("the link to the supervisor is broken", "error", err)
+	}
+	s.conn.Close()
+	s.conn, s.told, s.later, s.fds = nil, false, nil, nil
+	k.supervisorGone()
+}
+
+// supervisorEnded notes that the supervisor has been reaped, and that with it
+// goes whatever it has forked itself.
+func (k *keeper) supervisorEnded(end childEnd) {
+	s := &k.sup
+	unix.Kill(-end.pid, unix.SIGKILL)
+	s.pid, s.ended = 0, time.Now()
+	s.lastEnd = fmt.Sprintf("exit code %d", end.code)
+	if end.signal != 0 {
+		s.lastEnd = "killed by " + signalName(end.signal)
+	}
+	k.supervisorGone()
+}
+
+func signalName(n int) string {
+	if name := unix.SignalName(unix.Signal(n)); name != "" {
+		return name
+	}
+	return fmt.Sprintf("signal %d", n)
+}
+
+// supervisorGone plans the next start when both the process and its link have
+// ended, and gives the other a moment when only one has.
+func (k *keeper) supervisorGone() {
+	s := &k.sup
+	if s.pid > 0 || s.conn != nil {
+		s.graceEnds = time.Now().Add(linkGrace)
+		return
+	}
+	s.graceEnds = time.Time{}
+	k.restartLater()
+}
+
+// dueSupervisor does what its time has come for in the supervisor's life.
+func (k *keeper) dueSupervisor(now time.Time, at func(time.Time) bool) {
+	s := &k.sup
+	if at(s.restartAt) {
+		k.startSupervisor()
+	}
+	if at(s.graceEnds) {
+		s.graceEnds = time.Time{}
+		k.killSupervisor()
+	}
+	if s.pid == 0 || s.conn == nil || s.condemned {
+		k.ackCheckAt = time.Time{}
+		return
+	}
+	if !s.greeted && at(s.started.Add(ackTimeout)) {
+		k.log.error("the supervisor says nothing: killing it", "after", now.Sub(s.started))
+		k.killSupervisor()
+		return
+	}
+	// The messages are looked through only when the oldest that there was at
+	// the last look would be too old.
+	switch {
+	case !s.told || len(k.table.unacked) == 0:
+		k.ackCheckAt = time.Time{}
+	case k.ackCheckAt.IsZero():
+		k.ackCheckAt = now.Add(ackTimeout)
+	}
+	if at(k.ackCheckAt) {
+		oldest, _ := k.table.oldest()
+		if k.ackCheckAt = oldest.Add(ackTimeout); at(k.ackCheckAt) {
+			k.log.error("the supervisor hangs: killing it", "unacknowledged", now.Sub(oldest))
+			k.killSupervisor()
+		}
+	}
+}
+
+// findServer returns the path of zinit-server: beside the running program,
+// else what PATH has.
+func findServer() string {
+	const name = "zinit-server"
+	if exe, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(exe), name)
+		if unix.Access(beside, unix.X_OK) == nil {
+			return beside
+		}
+	}
+	return name
+}

@@ -1,0 +1,200 @@
+// zinit-pid1 is the keeper: the parent of every zinit process and service. It
+// forks, signals and reaps on the orders of zinit-server, the supervisor, and
+// starts that again whenever it ends. It decides nothing, parses no
+// configuration and touches no files of its own, so that it need never be
+// restarted.
+//
+// One goroutine owns all state (keeper.go); the others look at files and fork
+// (launch.go), read the link, or collect signals, and hand it values. What it
+// knows of its children is plain data (table.go).
+//
+// The tests run this package's main in a process of its own, the test binary
+// executed again, and play the supervisor at the other end of its link.
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/common/version"
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+const usage = `Usage: zinit-pid1 [--container | --vm] [SERVER FLAG…] [-- COMMAND [ARG…]]
+
+Runs zinit-server and all services as their parent: as PID 1 of a machine or of
+a container, or, started otherwise, as if in a container.
+
+  --container   run as the init of a container, and exit when it ends
+  --vm          run as the init of a machine, which is the default for PID 1
+                outside of a container
+  --version     print the version
+  -h, --help    print this help
+
+All other flags are passed to zinit-server. COMMAND is run as the service main:
+when it ends everything is stopped, and zinit-pid1 exits with its code.
+`
+
+// options are how pid1 was started.
+type options struct {
+	mode ipc.Mode
+	// server is the command line of the supervisor.
+	server []string
+	// main is the main command of a container, nil for none.
+	main []string
+	// note is something to warn about.
+	note string
+	// show is printed instead of doing anything.
+	show string
+}
+
+func main() {
+	if len(os.Args) == 2 && os.Args[0] == helperName {
+		execHelper(os.Args[1])
+	}
+	sigs := catchSignals()
+	helper := clearInheritedSignals()
+	closeOnExecAll()
+	// Set by hand, it is not adjusted from time to time.
+	runtime.GOMAXPROCS(procs)
+	// Collect early: a keeper of a few services has some hundred kilobytes.
+	debug.SetGCPercent(25)
+	if os.Getenv("PATH") == "" {
+		os.Setenv("PATH", defaultPath)
+	}
+
+	opt := parse(os.Args[1:], os.Getpid(), os.Getenv, exists)
+	if opt.show != "" {
+		os.Stdout.WriteString(opt.show)
+		return
+	}
+	log := newLogger(os.Getenv("ZINIT_LOG_LEVEL"))
+	if opt.note != "" {
+		log.warn(opt.note)
+	}
+	if os.Getpid() != 1 {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			log.warn("cannot become a subreaper: processes that services leave behind go to init", "error", err)
+		}
+	}
+	warmUp()
+	k := newKeeper(opt, log, sigs)
+	k.helper = helper
+	k.sup.argv = opt.server
+	// Children that were there before execve.
+	k.reap()
+	k.startSupervisor()
+	k.loop()
+}
+
+// parse reads the command line. It knows little of it, which is why it does
+// so by hand: a flag package would bring the network into the link.
+func parse(args []string, pid int, getenv func(string) string, exists func(string) bool) options {
+	var opt options
+	var container, vm, subreaper bool
+	var pass []string
+	rest, dashes := args, false
+	if i := slices.Index(args, "--"); i >= 0 {
+		args, rest, dashes = args[:i], args[i+1:], true
+	}
+	for _, a := range args {
+		switch a {
+		case "--container":
+			container = true
+		case "--vm":
+			vm = true
+		case "--subreaper":
+			subreaper = true
+		case "--version":
+			opt.show = "zinit-pid1 " + version.Version + "\n"
+		case "-h", "--help":
+			opt.show = usage
+		default:
+			pass = append(pass, a)
+		}
+	}
+	if subreaper && dashes && len(rest) > 0 {
+		opt.mode, opt.server = ipc.ModeStandalone, rest
+		return opt
+	}
+	opt.server = append([]string{findServer()}, pass...)
+	if dashes && len(rest) > 0 {
+		opt.main = rest
+	}
+	opt.mode = ipc.ModeContainer
+	switch {
+	case pid != 1:
+		opt.note = fmt.Sprintf("zinit-pid1 is not PID 1 (it is %d): it becomes a subreaper and behaves as in a container", pid)
+	case container || vm:
+		if !container {
+			opt.mode = ipc.ModeVM
+		}
+	case getenv("ZINIT_CONTAINER") == "" && getenv("container") == "" && !exists("/.dockerenv") && !exists("/run/.containerenv"):
+		opt.mode = ipc.ModeVM
+	}
+	return opt
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// closeOnExecAll keeps descriptors that pid1 has inherited from its children.
+func closeOnExecAll() {
+	if unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return
+	}
+	// Before Linux 5.11.
+	entries, err := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		for _, fd := range numbers([]byte(e.Name())) {
+			if fd > 2 {
+				unix.CloseOnExec(fd)
+			}
+		}
+	}
+	if err != nil {
+		for fd := 3; fd < maxChildFd; fd++ {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
+
+// warmUp makes the runtime start the threads that pid1 may need at the same
+// time. They stay. A Go program that needs a thread and gets none aborts, and
+// later, at a limit on processes, there may be none.
+func warmUp() {
+	var ready, done sync.WaitGroup
+	release := make(chan struct{})
+	for range atOnce + procs {
+		ready.Add(1)
+		done.Add(1)
+		go func() {
+			defer done.Done()
+			runtime.LockOSThread()
+			ready.Done()
+			<-release
+			runtime.UnlockOSThread()
+		}()
+	}
+	ready.Wait()
+	close(release)
+	done.Wait()
+}
+
+// trimmed keeps a message of a panic short.
+func trimmed(s string, n int) string {
+	if len(s) > n {
+		return s[:n] + "…"
+	}
+	return strings.TrimSpace(s)
+}

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+// siginfoChild is the beginning of the kernel's siginfo_t for a child, on
+// 64-bit Linux (sigaction(2)).
+type siginfoChild struct {
+	signo, errno, code, _ int32
+	pid, uid, status      int32
+}
+
+// peekChild returns a child that has ended, which stays a zombie, so that its
+// pid and its group are not given to anybody else. more is false where none
+// has ended; children says whether there are any at all. __WALL is never
+// passed: the Go runtime waits for a probe child of its own.
+func peekChild() (end childEnd, more, children bool) {
+	var info unix.Siginfo
+	var usage unix.Rusage
+	err := retry(func() error {
+		return unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, &usage)
+	})
+	if err != nil {
+		return end, false, err != unix.ECHILD
+	}
+	c := (*siginfoChild)(unsafe.Pointer(&info))
+	if c.pid == 0 {
+		return end, false, true
+	}
+	end = childEnd{
+		pid:    int(c.pid),
+		cpu:    usage.Utime.Nano() + usage.Stime.Nano(),
+		maxRSS: usage.Maxrss << 10,
+		at:     monotonic(),
+		seen:   time.Now(),
+	}
+	const cldExited, cldDumped = 1, 3 // si_code, sigaction(2)
+	if c.code == cldExited {
+		end.code = int(c.status)
+	} else {
+		end.signal, end.core = int(c.status), c.code == cldDumped
+	}
+	return end, true, true
+}
+
+// reapChild ends the life of a zombie.
+func reapChild(pid int) {
+	retry(func() error {
+		return unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG, nil)
+	})
+}
+
+// retry repeats a system call that a signal has interrupted.
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// monotonic is CLOCK_MONOTONIC in nanoseconds.
+func monotonic() int64 {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return ts.Nano()
+}
+
+// reap collects all children that have ended, then says which runs ended with
+// them and which became empty.
+func (k *keeper) reap() {
+	var ended []*run
+	strays := false
+	for {
+		end, more, children := peekChild()
+		k.childless = !children
+		if !more {
+			break
+		}
+		if r := k.ended(end); r != nil {
+			ended = append(ended, r)
+		} else {
+			strays = true
+		}
+	}
+	if len(ended) > 0 || strays && len(k.table.left) > 0 {
+		k.settle(ended)
+	}
+}
+
+// ended handles the end of one child and reaps it, whatever else goes wrong.
+// It returns the run whose leader it was.
+func (k *keeper) ended(end childEnd) *run {
+	defer reapChild(end.pid)
+	if end.pid == k.sup.pid {
+		k.supervisorEnded(end)
+		return nil
+	}
+	r := k.table.pids[end.pid]
+	switch {
+	case r == nil:
+		if k.forking > 0 {
+			k.table.noteEarly(end)
+		}
+		return nil
+	case r.state == ipc.RunSpawning:
+		delete(k.table.pids, end.pid)
+		r.early = &end
+		return nil
+	}
+	k.table.becomeExited(r, end)
+	return r
+}
+
+// settle looks for what is left of the runs whose leader has ended, tells the
+// exits of those that ended just now, and of all that are empty now.
+func (k *keeper) settle(ended []*run) {
+	k.kids = nil
+	for _, r := range ended {
+		if r.heir > 0 && k.lead(r, r.heir) {
+			continue
+		}
+		if r.console {
+			takeTerminal()
+		}
+		if !k.anyLeft(r) {
+			k.table.becomeEmpty(r)
+		}
+		k.tellExited(r)
+	}
+	for _, r := range k.table.left {
+		k.recheck(r)
+	}
+}
+
+// recheck tells when nothing is left of a run whose leader has ended.
+func (k *keeper) recheck(r *run) {
+	if k.anyLeft(r) {
+		if r.killing {
+			k.signalAll(r, unix.SIGKILL)
+		}
+		return
+	}
+	k.becomeEmpty(r)
+}
+
+// anyLeft says whether a process of a run is left whose leader has been
+// reaped.
+func (k *keeper) anyLeft(r *run) bool {
+	for _, g := range r.groups {
+		// EPERM means that there is somebody.
+		if unix.Kill(-g, 0) != unix.ESRCH {
+			return true
+		}
+	}
+	return len(k.strays(r)) > 0 || r.cgroup != "" && populated(r.cgroup)
+}
+
+// strays are the children of ours that belong to a session of that run, and
+// are the leader of none: what its processes left behind.
+func (k *keeper) strays(r *run) []int {
+	if k.kids == nil {
+		k.kids = map[int][]int{}
+		for _, pid := range children(k.pid) {
+			if k.table.pids[pid] != nil || pid == k.sup.pid {
+				continue
+			}
+			if sid, err := unix.Getsid(pid); err == nil {
+				k.kids[sid] = append(k.kids[sid], pid)
+			}
+		}
+	}
+	var pids []int
+	for _, sid := range r.sids {
+		pids = append(pids, k.kids[sid]...)
+	}
+	return pids
+}
+
+// signal obeys an order to signal a run, as soon as it has a process.
+func (k *keeper) signal(m ipc.Signal) {
+	r := k.table.runs[m.Run]
+	if r == nil {
+		return
+	}
+	r.ordered++
+	if r.spawned.Pid == 0 && len(r.signals) < lastSignal {
+		r.signals = append(r.signals, m)
+		return
+	}
+	k.deliver(r, m)
+}
+
+// deliver sends a signal to what there is of a run.
+func (k *keeper) deliver(r *run, m ipc.Signal) {
+	if r.spawned.Pid == 0 || r.emptied || m.Sig < 1 || m.Sig > lastSignal {
+		return
+	}
+	sig := unix.Signal(m.Sig)
+	r.killing = m.Scope == ipc.ScopeAll && sig == unix.SIGKILL
+	if r.state == ipc.RunExited {
+		r.signalled = true
+		k.recheckPause = 0
+	}
+	switch m.Scope {
+	case ipc.ScopeLeader:
+		if k.table.pids[r.spawned.Pid] == r {
+			unix.Kill(r.spawned.Pid, sig)
+		}
+	case ipc.ScopeGroup:
+		signalGroups(r, sig)
+	case ipc.ScopeAll:
+		k.kids = nil
+		k.signalAll(r, sig)
+	default:
+		k.log.warn("a signal has an unknown scope", "scope", string(m.Scope), "run", m.Run)
+	}
+}
+
+func signalGroups(r *run, sig unix.Signal) {
+	for _, g := range r.groups {
+		unix.Kill(-g, sig)
+	}
+}
+
+// signalAll sends a signal to the groups of a run, to whatever else is left of
+// its sessions, and to its cgroup. What it misses, because it is being forked
+// now or is the child of a process that has not died yet, is found by recheck.
+func (k *keeper) signalAll(r *run, sig unix.Signal) {
+	signalGroups(r, sig)
+	members := k.strays(r)
+	if k.table.pids[r.spawned.Pid] == r {
+		members = append(members, r.spawned.Pid)
+	}
+	for _, pid := range withDescendants(members) {
+		if pgid, err := unix.Getpgid(pid); err == nil && !contains(r.groups, pgid) {
+			if sid, err := unix.Getsid(pid); err == nil && contains(r.sids, sid) {
+				unix.Kill(pid, sig)
+			}
+		}
+	}
+	if sig == unix.SIGKILL && r.cgroup != "" {
+		if err := killCgroup(r.cgroup); err != nil {
+			k.log.warn("cannot kill a cgroup", "cgroup", r.cgroup, "error", err)
+		}
+	}
+}
+
+// main makes another process the leader of a run: at once if it is our child,
+// else when its parent, the present leader, has ended.
+func (k *keeper) main(m ipc.Main) {
+	r := k.table.runs[m.Run]
+	if r == nil || r.state == ipc.RunSpawning || r.emptied || m.Pid <= 1 || k.lead(r, m.Pid) {
+		return
+	}
+	if r.state == ipc.RunRunning {
+		r.heir = m.Pid
+	}
+}
+
+// lead makes a child of ours, which leads no other run, the leader of one.
+func (k *keeper) lead(r *run, pid int) bool {
+	st, err := readStat(pid)
+	if err != nil || st.ppid != k.pid || st.zombie || k.table.pids[pid] != nil || pid == k.sup.pid {
+		return false
+	}
+	k.table.becomeLed(r, pid, st.pgid, st.sid, st.start)
+	return true
+}

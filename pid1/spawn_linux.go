@@ -1,0 +1,165 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/vmihailenco/msgpack/v5"
+	"golang.org/x/sys/unix"
+)
+
+// forkDirect starts a program with nothing but what the Go runtime does
+// between fork and execve.
+func forkDirect(j *job, path string) (pid int, err error) {
+	attr := procAttr(j)
+	attr.Dir, attr.Env = j.spawn.Dir, j.spawn.Env
+	if c := j.spawn.Cred; c != nil && !ownIdentity(c.UID, c.GID, c.Groups) {
+		attr.Sys.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
+	}
+	return syscall.ForkExec(path, j.spawn.Argv, attr)
+}
+
+// forkHelper starts the exec helper, which turns into the program. What it is
+// to do is in a memory file, which holds what a pipe may not; what goes wrong
+// comes back on the pipe status, which closes when it executes.
+func forkHelper(j *job, path string) (pid, status int, err error) {
+	spec, err := msgpack.Marshal(&helperSpec{Path: path, Spawn: j.spawn})
+	if err != nil {
+		return 0, -1, err
+	}
+	memory, err := unix.MemfdCreate("spawn", unix.MFD_CLOEXEC)
+	if err != nil {
+		return 0, -1, err
+	}
+	defer unix.Close(memory)
+	for off := 0; off < len(spec); {
+		n, err := unix.Pwrite(memory, spec[off:], int64(off))
+		if err != nil && err != unix.EINTR {
+			return 0, -1, err
+		}
+		off += max(n, 0)
+	}
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		return 0, -1, err
+	}
+	defer unix.Close(ends[1])
+	attr := procAttr(j)
+	n := len(attr.Files)
+	attr.Files = append(attr.Files, uintptr(memory), uintptr(ends[1]))
+	// The helper lives for a millisecond: no collector, no second processor.
+	attr.Env = []string{"GOGC=off", "GOMAXPROCS=1"}
+	pid, err = syscall.ForkExec(selfExe, []string{helperName, strconv.Itoa(n)}, attr)
+	if err != nil {
+		unix.Close(ends[0])
+		return 0, -1, err
+	}
+	return pid, ends[0], nil
+}
+
+// procAttr is what both ways of starting have in common: the descriptors, the
+// session or the terminal, and the cgroup.
+func procAttr(j *job) *syscall.ProcAttr {
+	attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{}}
+	for _, fd := range j.files {
+		attr.Files = append(attr.Files, uintptr(fd))
+	}
+	switch {
+	case j.spawn.Console && ownTerminal():
+		// Its own group in pid1's session, in the foreground. The runtime asks
+		// for it with all signals blocked, so that SIGTTOU stops nobody.
+		attr.Sys.Setpgid, attr.Sys.Foreground = true, true
+	case j.spawn.Console && freeTerminal():
+		attr.Sys.Setsid, attr.Sys.Setctty = true, true
+	default:
+		attr.Sys.Setsid = true
+	}
+	if j.cgroup >= 0 {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, j.cgroup
+	}
+	return attr
+}
+
+// ownTerminal says whether stdin is the controlling terminal of pid1.
+func ownTerminal() bool {
+	sid, err := unix.IoctlGetInt(0, unix.TIOCGSID)
+	own, err2 := unix.Getsid(0)
+	return err == nil && err2 == nil && sid == own
+}
+
+// freeTerminal says whether stdin is a terminal that controls no session, as
+// the console of an init is.
+func freeTerminal() bool {
+	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err != nil {
+		return false
+	}
+	_, err := unix.IoctlGetInt(0, unix.TIOCGSID)
+	return err == unix.ENOTTY
+}
+
+// ownIdentity says whether this is who pid1 is already, so that nothing has to
+// be changed, which an ordinary user may not even try.
+func ownIdentity(uid, gid uint32, groups []uint32) bool {
+	if int(uid) != os.Getuid() || int(uid) != os.Geteuid() || int(gid) != os.Getgid() || int(gid) != os.Getegid() {
+		return false
+	}
+	own, err := unix.Getgroups()
+	if err != nil {
+		return false
+	}
+	for _, g := range groups {
+		if int(g) != int(gid) && !slices.Contains(own, int(g)) {
+			return false
+		}
+	}
+	for _, g := range own {
+		if g != int(gid) && !slices.Contains(groups, uint32(g)) {
+			return false
+		}
+	}
+	return true
+}
+
+// readStatus waits until the helper has executed the program or says why not.
+func readStatus(fd int) (f failure, failed bool) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return failure{}, false
+	}
+	pipe := os.NewFile(uintptr(fd), "status")
+	defer pipe.Close()
+	var text []byte
+	b := make([]byte, 512)
+	for len(text) < 8<<10 {
+		n, err := pipe.Read(b)
+		text = append(text, b[:n]...)
+		if err != nil {
+			break
+		}
+	}
+	part := strings.SplitN(string(text), "\x00", 3)
+	if len(part) < 3 {
+		return failure{}, false
+	}
+	e, err := strconv.Atoi(part[1])
+	if err != nil {
+		return failure{}, false
+	}
+	return failure{part[0], syscall.Errno(e), part[2]}, true
+}
+
+// fdPath names a directory that is open.
+func fdPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// linkTarget is the path of an open directory.
+func linkTarget(fd int) string {
+	path, err := os.Readlink(fdPath(fd))
+	if err != nil {
+		return fdPath(fd)
+	}
+	return path
+}

@@ -1,0 +1,521 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/common/version"
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/supervisord/core"
+	"github.com/threefoldtech/zinit/supervisord/logs"
+)
+
+const (
+	// maxClients bounds the connections to the control socket, maxRequests the
+	// unanswered requests of one of them.
+	maxClients  = 1024
+	maxRequests = 64
+	// stall is how long a client may take for one frame.
+	stall = 10 * time.Second
+)
+
+// listen opens the control socket, or takes over the one that pid1 has kept.
+func (s *server) listen() error {
+	fd, ok := s.keeper.take("listen/ctl")
+	if !ok {
+		// The lock is ours: whatever is there belongs to nobody any more.
+		if err := os.Remove(s.paths.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot replace the stale control socket: %w", err)
+		}
+		var err error
+		if fd, err = ipc.Listen(s.paths.Socket, s.opts.socketMode); err != nil {
+			return err
+		}
+		if g := s.opts.socketGroup; g != "" {
+			if err := os.Chown(s.paths.Socket, -1, s.opts.socketGID); err != nil {
+				return fmt.Errorf("cannot give the control socket to group %s: %w", g, err)
+			}
+		}
+		if err := s.keeper.store("listen/ctl", fd); err != nil {
+			return err
+		}
+	}
+	l, err := ipc.NewListener(fd)
+	if err != nil {
+		return err
+	}
+	go s.acceptLoop(l)
+	return nil
+}
+
+func (s *server) acceptLoop(l *ipc.Listener) {
+	var clients atomic.Int64
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		if clients.Add(1) > maxClients {
+			clients.Add(-1)
+			refuse(c, ipc.Errorf(ipc.ErrUnavailable, "zinit-server has %d clients, the most it serves at a time", maxClients))
+			continue
+		}
+		go func() {
+			defer clients.Add(-1)
+			s.serve(c)
+		}()
+	}
+}
+
+// refuse says no and hangs up.
+func refuse(c *ipc.Conn, e *ipc.Error) {
+	c.Send(ipc.KindHello, ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleSupervisor, Version: version.Version})
+	c.Send(ipc.KindError, ipc.ErrorAnswer{Error: *e})
+	c.Flush()
+	c.Close()
+}
+
+// client is one connection; its requests are answered by goroutines of their
+// own, so that a follower does not hold up the rest.
+type client struct {
+	s       *server
+	conn    *ipc.Conn
+	open    chan struct{} // a token for each request under way
+	cancels chan cancelOp
+}
+
+// serve reads requests until the client goes.
+func (s *server) serve(conn *ipc.Conn) {
+	defer conn.Close()
+	conn.Stall, conn.NoFds = stall, true
+	if e := s.allowed(conn); e != nil {
+		refuse(conn, e)
+		return
+	}
+	if _, err := ipc.ReadHello(conn, ipc.RoleClient); err != nil {
+		refuse(conn, ipc.Errorf(ipc.ErrInvalid, "%v", err))
+		return
+	}
+	conn.Send(ipc.KindHello, ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleSupervisor, Version: version.Version})
+	c := &client{s: s, conn: conn, open: make(chan struct{}, maxRequests), cancels: make(chan cancelOp)}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go c.cancelLoop(ctx)
+	for {
+		f, err := conn.Read()
+		if err != nil {
+			var pathError *os.PathError
+			if !errors.As(err, &pathError) && !errors.Is(err, os.ErrClosed) {
+				conn.Send(ipc.KindError, ipc.ErrorAnswer{Error: *ipc.Errorf(ipc.ErrInvalid, "%v", err)})
+				conn.Flush()
+			}
+			return
+		}
+		switch f.Kind {
+		case ipc.KindRequest:
+			var r ipc.Request
+			if err := f.Decode(&r); err != nil {
+				conn.Send(ipc.KindError, ipc.ErrorAnswer{Error: *ipc.Errorf(ipc.ErrInvalid, "%v", err)})
+				continue
+			}
+			select {
+			case c.open <- struct{}{}:
+			default:
+				conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: r.ID, Error: *ipc.Errorf(ipc.ErrUnavailable, "%d requests of this connection are unanswered, the most there may be", maxRequests)})
+				continue
+			}
+			rctx, rcancel := context.WithCancel(ctx)
+			c.cancels <- cancelOp{id: r.ID, cancel: rcancel}
+			go func() {
+				c.answer(rctx, r)
+				rcancel()
+				select {
+				case c.cancels <- cancelOp{id: r.ID}:
+				case <-ctx.Done():
+				}
+				<-c.open
+			}()
+		case ipc.KindCancel:
+			var m ipc.Cancel
+			if f.Decode(&m) == nil {
+				c.cancels <- cancelOp{id: m.ID, now: true}
+			}
+		default:
+			conn.Send(ipc.KindError, ipc.ErrorAnswer{Error: *ipc.Errorf(ipc.ErrInvalid, "frames of kind %d have no meaning here", f.Kind)})
+		}
+	}
+}
+
+// cancelOp adds, removes or calls the cancel function of a request.
+type cancelOp struct {
+	id     uint64
+	cancel context.CancelFunc
+	now    bool
+}
+
+func (c *client) cancelLoop(ctx context.Context) {
+	open := map[uint64]context.CancelFunc{}
+	for {
+		select {
+		case op := <-c.cancels:
+			switch {
+			case op.cancel != nil:
+				open[op.id] = op.cancel
+			case op.now && open[op.id] != nil:
+				open[op.id]()
+			case !op.now:
+				delete(open, op.id)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// allowed checks who connects: root, our own user, and the members of the
+// socket's group.
+func (s *server) allowed(conn *ipc.Conn) *ipc.Error {
+	cred, err := conn.Peer()
+	if err != nil {
+		return ipc.Errorf(ipc.ErrDenied, "%v", err)
+	}
+	if cred.Uid == 0 || int(cred.Uid) == os.Getuid() {
+		return nil
+	}
+	if s.opts.socketGroup != "" {
+		if int(cred.Gid) == s.opts.socketGID {
+			return nil
+		}
+		if u, err := user.LookupId(strconv.Itoa(int(cred.Uid))); err == nil {
+			if ids, err := u.GroupIds(); err == nil && slices.Contains(ids, strconv.Itoa(s.opts.socketGID)) {
+				return nil
+			}
+		}
+	}
+	return ipc.Errorf(ipc.ErrDenied, "uid %d may not control this zinit-server, which belongs to uid %d", cred.Uid, os.Getuid())
+}
+
+// method answers one request: by an error, by a result, or by what it gives to
+// item before it returns.
+type method func(c *client, ctx context.Context, r ipc.Request) (result any, err error)
+
+// empty is the result of a method that has nothing to say.
+type empty struct{}
+
+// stream says that the items were all.
+type stream struct{}
+
+func (c *client) answer(ctx context.Context, r ipc.Request) {
+	m, ok := methods[r.Method]
+	if !ok {
+		e := ipc.Errorf(ipc.ErrInvalid, "there is no method %q", r.Method)
+		if near := spec.Nearest(r.Method, methodNames()); near != "" {
+			e.Message += ", did you mean " + near + "?"
+		}
+		c.conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: r.ID, Error: *e})
+		return
+	}
+	result, err := m(c, ctx, r)
+	var e *ipc.Error
+	switch {
+	case errors.As(err, &e):
+		c.conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: r.ID, Error: *e})
+	case err != nil && ctx.Err() != nil:
+		c.conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: r.ID, Error: *ipc.Errorf(ipc.ErrUnavailable, "cancelled")})
+	case err != nil:
+		c.conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: r.ID, Error: *ipc.Errorf(ipc.ErrInternal, "%v", err)})
+	case result == stream{}:
+		c.conn.Send(ipc.KindEnd, ipc.End{ID: r.ID})
+	default:
+		c.conn.Send(ipc.KindResponse, ipc.Response{ID: r.ID, Result: result})
+	}
+}
+
+// params decodes parameters, and refuses unknown ones: a misspelt one would
+// otherwise do something else than was meant.
+func params[T any](r ipc.Request) (T, error) {
+	var p T
+	if len(r.Params) == 0 {
+		return p, nil
+	}
+	d := msgpack.GetDecoder()
+	defer msgpack.PutDecoder(d)
+	d.Reset(bytes.NewReader(r.Params))
+	d.DisallowUnknownFields(true)
+	if err := d.Decode(&p); err != nil {
+		return p, ipc.Errorf(ipc.ErrInvalid, "cannot read the parameters of %s: %v", r.Method, err)
+	}
+	return p, nil
+}
+
+// items sends a list as a stream.
+func items[T any](c *client, r ipc.Request, list []T, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	for _, it := range list {
+		if err := c.conn.Send(ipc.KindItem, ipc.Item{ID: r.ID, Item: it}); err != nil {
+			return nil, err
+		}
+		if err := c.conn.WaitDrained(); err != nil {
+			return nil, err
+		}
+	}
+	return stream{}, nil
+}
+
+// methods are all that a client can ask for.
+var methods map[string]method
+
+func init() {
+	methods = map[string]method{
+		"system.ping":     ping,
+		"system.info":     info,
+		"system.shutdown": shutdown,
+		"service.list":    list,
+		"service.status":  status,
+		"service.start":   wish(core.OpStart),
+		"service.stop":    wish(core.OpStop),
+		"service.restart": wish(core.OpRestart),
+		"service.kill":    kill,
+		"service.why":     why,
+		"service.tree":    tree,
+		"service.wait":    wait,
+		"logs.get":        logsGet,
+		"logs.follow":     logsFollow,
+	}
+}
+
+func methodNames() []string {
+	names := make([]string, 0, len(methods))
+	for n := range methods {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func ping(*client, context.Context, ipc.Request) (any, error) {
+	return map[string]string{"version": version.Version}, nil
+}
+
+func info(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	var i ipc.Info
+	err := c.s.in(ctx, func() { i = c.s.info() })
+	return i, err
+}
+
+func shutdown(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	err := c.s.in(ctx, func() {
+		c.s.log.Info("shutting down", "by", "request")
+		c.s.step(core.Stop{Action: string(ipc.HaltExit), Within: core.Time(c.s.opts.shutdownTimeout)})
+	})
+	return empty{}, err
+}
+
+func list(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	p, err := params[ipc.NamesParams](r)
+	if err != nil {
+		return nil, err
+	}
+	var out []ipc.Service
+	err = c.s.in(ctx, func() {
+		for _, n := range c.s.core.Names() {
+			v, _ := c.s.viewOf(n)
+			if (p.State == "" || v.State == p.State) && (p.Class == "" || v.Class == p.Class) {
+				out = append(out, v)
+			}
+		}
+	})
+	return items(c, r, out, err)
+}
+
+func status(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	p, err := params[ipc.NamesParams](r)
+	if err != nil {
+		return nil, err
+	}
+	var out []ipc.Service
+	var refused *ipc.Error
+	err = c.s.in(ctx, func() {
+		var names []string
+		if names, refused = c.s.known(p.Names); refused != nil {
+			return
+		}
+		for _, n := range names {
+			v, _ := c.s.viewOf(n)
+			out = append(out, v)
+		}
+	})
+	return items(c, r, out, cmpError(refused, err))
+}
+
+func wish(op core.Op) method {
+	return func(c *client, ctx context.Context, r ipc.Request) (any, error) {
+		p, err := params[ipc.NamesParams](r)
+		if err != nil {
+			return nil, err
+		}
+		moved, err := c.s.wish(ctx, op, p)
+		return items(c, r, moved, err)
+	}
+}
+
+func wait(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	p, err := params[ipc.NamesParams](r)
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.s.wait(ctx, p)
+	return items(c, r, out, err)
+}
+
+func kill(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	p, err := params[ipc.NameParams](r)
+	if err != nil {
+		return nil, err
+	}
+	sig := int(unix.SIGTERM)
+	if p.Signal != "" {
+		if sig, err = spec.SignalNumber(p.Signal); err != nil {
+			return nil, ipc.Errorf(ipc.ErrInvalid, "%v", err)
+		}
+	}
+	var refused *ipc.Error
+	err = c.s.in(ctx, func() {
+		v, ok := c.s.core.View(c.s.now(), p.Name)
+		switch {
+		case !ok:
+			refused = c.s.notFound(p.Name)
+		case v.Pid == 0:
+			refused = ipc.Errorf(ipc.ErrFailed, "cannot signal %s: it has no process, it is %s", p.Name, v.State)
+		default:
+			c.s.step(core.Kill{Name: p.Name, Signal: sig})
+		}
+	})
+	return empty{}, cmpError(refused, err)
+}
+
+func why(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	p, err := params[ipc.NameParams](r)
+	if err != nil {
+		return nil, err
+	}
+	var w ipc.Why
+	var refused *ipc.Error
+	err = c.s.in(ctx, func() {
+		if c.s.services[p.Name] == nil {
+			refused = c.s.notFound(p.Name)
+			return
+		}
+		w = c.s.why(p.Name)
+	})
+	return w, cmpError(refused, err)
+}
+
+func tree(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	p, err := params[ipc.NameParams](r)
+	if err != nil {
+		return nil, err
+	}
+	var out []ipc.Tree
+	var refused *ipc.Error
+	err = c.s.in(ctx, func() {
+		if p.Name != "" && c.s.services[p.Name] == nil {
+			refused = c.s.notFound(p.Name)
+			return
+		}
+		out = c.s.trees(p.Name, p.Reverse)
+	})
+	return items(c, r, out, cmpError(refused, err))
+}
+
+// query turns parameters into a query of the log store.
+func (c *client) query(ctx context.Context, r ipc.Request) (logs.Query, error) {
+	p, err := params[ipc.LogsParams](r)
+	if err != nil {
+		return logs.Query{}, err
+	}
+	q := logs.Query{Lines: p.Lines}
+	switch p.Stream {
+	case "":
+	case logs.Stdout.String():
+		q.Streams = []logs.Stream{logs.Stdout}
+	case logs.Stderr.String():
+		q.Streams = []logs.Stream{logs.Stderr}
+	default:
+		return q, ipc.Errorf(ipc.ErrInvalid, "there is no stream %q, only stdout and stderr", p.Stream)
+	}
+	if p.Since != nil {
+		q.Since = time.Time(*p.Since)
+	}
+	if p.Grep != "" {
+		re, err := regexp.Compile(p.Grep)
+		if err != nil {
+			return q, ipc.Errorf(ipc.ErrInvalid, "cannot use the expression: %v", err)
+		}
+		q.Grep = re.Match
+	}
+	var refused *ipc.Error
+	previous := map[string]uint64{}
+	err = c.s.in(ctx, func() {
+		if len(p.Names) > 0 {
+			q.Services, refused = c.s.known(p.Names)
+		}
+		for _, n := range c.s.core.Names() {
+			v, _ := c.s.core.View(c.s.now(), n)
+			previous[n] = uint64(v.PrevMain)
+		}
+	})
+	if p.Previous {
+		q.Runs = func(service string) (first, last uint64) { return previous[service], previous[service] }
+	}
+	return q, cmpError(refused, err)
+}
+
+func (c *client) sendLine(r ipc.Request, l logs.Line) error {
+	out := ipc.LogLine{Service: l.Service, Missed: l.Missed}
+	if l.Missed == 0 {
+		at := ipc.Time(l.Time)
+		out.Time, out.Stream, out.Text, out.Partial = &at, l.Stream.String(), string(l.Text), l.Partial
+	}
+	if err := c.conn.Send(ipc.KindItem, ipc.Item{ID: r.ID, Item: out}); err != nil {
+		return err
+	}
+	return c.conn.WaitDrained()
+}
+
+func logsGet(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	q, err := c.query(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	err = c.s.logs.Tail(q, func(l logs.Line) error { return c.sendLine(r, l) })
+	return stream{}, err
+}
+
+func logsFollow(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	q, err := c.query(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	err = c.s.logs.Follow(ctx, q, func(l logs.Line) error { return c.sendLine(r, l) })
+	if ctx.Err() != nil {
+		return stream{}, nil // cancelled, as followers are
+	}
+	return stream{}, err
+}

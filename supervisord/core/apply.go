@@ -1,0 +1,432 @@
+package core
+
+import (
+	"slices"
+	"syscall"
+
+	"github.com/threefoldtech/zinit/common/spec"
+)
+
+// Transitions: the event outside, the state inside, every state named.
+// Where an event cannot come in a state, the case says so and does nothing:
+// events of runs that are over never get here, because their run id is not
+// known any more.
+
+func (c *Core) apply(ev Event) {
+	switch ev := ev.(type) {
+	case Boot:
+		c.boot()
+	case Wish:
+		for _, n := range ev.Names {
+			if s := c.services[n]; s != nil && c.shutdown == nil {
+				c.wish(s, ev.Op)
+			}
+		}
+	case Kill:
+		if s := c.services[ev.Name]; s != nil {
+			for _, r := range s.Runs {
+				c.order(s, r, ev.Signal, ScopeGroup)
+			}
+		}
+	case Spawned:
+		if s, r := c.lookup(ev.Run); s != nil && r.Pid == 0 {
+			c.onSpawned(s, r, ev)
+		} else if c.strays[ev.Run] {
+			c.killStray(ev.Run)
+		}
+	case SpawnFailed:
+		if s, r := c.lookup(ev.Run); s != nil && r.Pid == 0 {
+			c.onSpawnFailed(s, r, ev)
+		} else if c.strays[ev.Run] {
+			c.forgetStray(ev.Run)
+		}
+	case Exited:
+		if s, r := c.lookup(ev.Run); s != nil && !r.Exited {
+			c.onExited(s, r, ev)
+		} else if c.strays[ev.Run] && !ev.Left {
+			c.forgetStray(ev.Run)
+		}
+	case Emptied:
+		if s, r := c.lookup(ev.Run); s != nil && r.Exited {
+			c.onEmptied(s, r)
+		} else if c.strays[ev.Run] {
+			c.forgetStray(ev.Run)
+		}
+	case Ready:
+		if s, r := c.lookup(ev.Run); s != nil && r.Role == RoleMain {
+			c.onReady(s)
+		}
+	case Notify:
+		if s, r := c.lookup(ev.Run); s != nil && r.Role == RoleMain {
+			c.onNotify(s, r, ev)
+		}
+	case Stop:
+		c.stopAll(ev)
+	case Tick:
+	}
+}
+
+func (c *Core) lookup(id RunID) (*service, *Run) {
+	s := c.runs[id]
+	if s == nil {
+		return nil, nil
+	}
+	return s, s.find(func(r *Run) bool { return r.ID == id })
+}
+
+func (c *Core) boot() {
+	var all []*service
+	for _, n := range c.Names() {
+		if s := c.services[n]; s.spec.Status == spec.StatusStart {
+			all = append(all, s)
+		}
+	}
+	c.wishUp(all)
+}
+
+func (c *Core) wish(s *service, op Op) {
+	switch op {
+	case OpStart:
+		c.wishUp([]*service{s})
+	case OpStop:
+		c.wishDown(s)
+	case OpRestart:
+		if s.State.active() || s.State == StateExited && s.Done {
+			c.halt(s, HaltRestart, "")
+		}
+		s.Done = false
+		c.wishUp([]*service{s})
+	}
+}
+
+// wishUp wants services, and with them what they require and want, as far as
+// zinit may start that on its own.
+func (c *Core) wishUp(todo []*service) {
+	seen := make(map[string]bool, len(todo))
+	for _, s := range todo {
+		seen[s.Name] = true
+		c.startByHand(s)
+	}
+	for ; len(todo) > 0; todo = todo[1:] {
+		for _, list := range [][]string{todo[0].spec.Requires, todo[0].spec.Wants} {
+			for _, n := range list {
+				d := c.services[n]
+				if d == nil || seen[n] || d.spec.Status == spec.StatusIgnore {
+					continue
+				}
+				seen[n] = true
+				if !d.satisfied() && !(d.Up && (d.comingBack() || d.State.active())) {
+					c.startByHand(d)
+				}
+				todo = append(todo, d)
+			}
+		}
+	}
+}
+
+// startByHand is a wish for one service: what it has done before is forgiven.
+func (c *Core) startByHand(s *service) {
+	s.Up = true
+	s.Restarts = 0
+	switch s.State {
+	case StateStarting, StateRunning:
+		if s.Halt != HaltNone {
+			c.due(s)
+		}
+	case StateStopping, StateInactive, StateBlocked:
+		c.due(s)
+	case StateExited, StateFailed:
+		if !s.Cleaning {
+			c.setDeadline(s, 0)
+		}
+		c.due(s)
+	}
+	c.touch(s)
+}
+
+func (c *Core) wishDown(s *service) {
+	s.Up, s.Due = false, false
+	switch s.State {
+	case StateInactive:
+	case StateBlocked:
+		c.becomeInactive(s)
+	case StateStarting, StateRunning, StateStopping:
+		c.halt(s, HaltUser, "")
+	case StateExited, StateFailed:
+		s.Done = false
+		if !s.Cleaning {
+			c.setDeadline(s, 0)
+		}
+	}
+	c.clean(s)
+	c.touch(s)
+}
+
+// due makes a start pending.
+func (c *Core) due(s *service) {
+	s.Due, s.underWay = true, true
+	c.touch(s)
+}
+
+// halt makes a stop pending; a service that is not stopped by hand comes back,
+// if it is there, or about to be.
+func (c *Core) halt(s *service, why HaltFor, by string) {
+	switch why {
+	case HaltUser, HaltShutdown:
+		s.Due = false
+	case HaltRestart:
+		c.due(s)
+	case HaltDependency:
+		if (s.State.active() || s.waiting()) && s.Up && s.spec.Status != spec.StatusIgnore {
+			c.due(s)
+		}
+	case HaltNone:
+	}
+	s.Halt, s.HaltBy = why, by
+	c.count(s)
+	c.touch(s)
+}
+
+// clean ends what the last run of a service that is down left behind.
+func (c *Core) clean(s *service) {
+	if s.State.active() || s.Cleaning || len(s.Runs) == 0 {
+		return
+	}
+	s.Cleaning = true
+	c.terminate(s)
+}
+
+func (c *Core) onSpawned(s *service, r *Run, ev Spawned) {
+	r.Pid, r.StartTime = ev.Pid, ev.StartTime
+	c.save(s)
+	switch s.State {
+	case StateStarting:
+		if r.Role == RoleMain && !s.spec.Oneshot && s.spec.Lifecycle.Ready == spec.ReadyExec {
+			c.becomeRunning(s)
+		}
+	case StateStopping:
+		switch {
+		case s.Killed:
+			c.signal(s, r, int(syscall.SIGKILL))
+		case s.Signalled:
+			c.signalStop(s, r)
+		}
+	case StateRunning:
+		// It said that it was ready before pid1 said that it was there.
+	case StateInactive, StateBlocked, StateExited, StateFailed:
+		// Impossible: these are entered only when no spawn is under way.
+	}
+}
+
+func (c *Core) onSpawnFailed(s *service, r *Run, ev SpawnFailed) {
+	c.gone(s, r)
+	why := &Reason{Kind: ReasonSpawn, Message: ev.Message, Code: ev.Code}
+	if ev.Config {
+		why.Kind = ReasonConfig
+	}
+	if r.Role != RoleMain {
+		why.Message = r.Role.String() + ": " + why.Message
+	}
+	switch s.State {
+	case StateStarting:
+		c.becomeFailed(s, why)
+		c.ended(s, false)
+	case StateStopping:
+		if r.Role == RoleStop && len(s.Runs) > 0 && !s.Signalled {
+			c.terminate(s)
+		}
+		c.checkStopped(s)
+	case StateRunning, StateInactive, StateBlocked, StateExited, StateFailed:
+		// Impossible, as for Spawned.
+	}
+}
+
+func (c *Core) onExited(s *service, r *Run, ev Exited) {
+	r.Exited = true
+	if r.Role == RoleMain {
+		s.End = &ev.End
+	}
+	if !ev.Left {
+		c.gone(s, r)
+	}
+	c.save(s)
+	switch s.State {
+	case StateStarting:
+		c.exitedStarting(s, r, ev.End)
+	case StateRunning:
+		if r.Role != RoleMain {
+			return
+		}
+		clean := s.success(ev.End)
+		if clean {
+			c.becomeExited(s)
+		} else {
+			c.becomeFailed(s, endReason(ev.End, false))
+		}
+		c.ended(s, clean)
+	case StateStopping:
+		if r.Role == RoleStop && len(s.Runs) > 0 && !s.Signalled && !s.Killed {
+			c.terminate(s)
+		}
+		c.checkStopped(s)
+	case StateInactive, StateBlocked, StateExited, StateFailed:
+		// Impossible: these are entered only when all leaders have ended.
+	}
+}
+
+// exitedStarting is the end of a process before the service was ready.
+func (c *Core) exitedStarting(s *service, r *Run, end End) {
+	switch {
+	case r.Role == RolePre && s.Halt != HaltNone:
+		// It waits to be stopped: there is nothing more to start.
+		c.becomeStopping(s)
+		c.checkStopped(s)
+	case r.Role == RolePre && end.Signal == 0 && end.Code == 0:
+		c.spawn(s, RoleMain)
+	case r.Role == RolePre:
+		why := endReason(end, false)
+		why.Message = "pre_start " + why.Message
+		c.becomeFailed(s, why)
+		c.ended(s, false)
+	case s.spec.Oneshot && s.success(end):
+		s.Done = true
+		c.becomeExited(s)
+		c.ended(s, true)
+	default:
+		c.becomeFailed(s, endReason(end, !s.spec.Oneshot))
+		c.ended(s, false)
+	}
+}
+
+func (s *service) success(e End) bool {
+	return e.Signal == 0 && slices.Contains(s.spec.Lifecycle.SuccessExitCodes, e.Code)
+}
+
+func (c *Core) onEmptied(s *service, r *Run) {
+	c.gone(s, r)
+	switch s.State {
+	case StateStopping:
+		c.checkStopped(s)
+	case StateInactive, StateBlocked, StateExited, StateFailed:
+		if len(s.Runs) == 0 && s.Cleaning {
+			s.Cleaning = false
+			c.setDeadline(s, 0)
+		}
+	case StateStarting, StateRunning:
+		// What pre_start left behind has gone.
+	}
+}
+
+// checkStopped ends a stop when nothing of the service is left.
+func (c *Core) checkStopped(s *service) {
+	if len(s.Runs) > 0 {
+		return
+	}
+	byHand := s.Halt != HaltNone
+	switch {
+	case s.Failure != nil:
+		c.becomeFailed(s, s.Failure)
+	case s.Killed:
+		c.becomeFailed(s, &Reason{Kind: ReasonStopTime, Message: "did not end within " +
+			s.spec.Lifecycle.StopTimeout.String() + " of its stop signal and was killed"})
+	default:
+		c.becomeExited(s)
+	}
+	if !byHand {
+		c.ended(s, false)
+	}
+}
+
+func (c *Core) onReady(s *service) {
+	switch s.State {
+	case StateStarting:
+		if !s.spec.Oneshot {
+			c.becomeRunning(s)
+		}
+	case StateRunning, StateStopping:
+		// Said twice, or too late.
+	case StateInactive, StateBlocked, StateExited, StateFailed:
+		// A process that the service left behind says so.
+	}
+}
+
+func (c *Core) onNotify(s *service, r *Run, ev Notify) {
+	c.save(s)
+	if ev.Status != nil {
+		s.StatusText = *ev.Status
+	}
+	if ev.MainPid != 0 && !r.Exited {
+		r.Pid = ev.MainPid
+		c.do(SetMain{Run: r.ID, Pid: ev.MainPid})
+	}
+	watchdog := Time(s.spec.Lifecycle.Watchdog)
+	switch s.State {
+	case StateStarting:
+		if ev.Extend > 0 && s.Deadline > 0 {
+			c.setDeadline(s, max(s.Deadline, c.now+ev.Extend))
+		}
+	case StateRunning:
+		switch {
+		case ev.Trigger && watchdog > 0:
+			c.fail(s, &Reason{Kind: ReasonWatchdog, Message: "said WATCHDOG=trigger"})
+		case ev.Alive && watchdog > 0:
+			c.setDeadline(s, c.now+watchdog)
+		case ev.Extend > 0 && watchdog > 0:
+			c.setDeadline(s, max(s.Deadline, c.now+ev.Extend))
+		}
+	case StateStopping:
+		if ev.Extend > 0 && s.Deadline > 0 {
+			c.setDeadline(s, max(s.Deadline, c.now+ev.Extend))
+		}
+	case StateInactive, StateBlocked, StateExited, StateFailed:
+		// Said by what it left behind.
+	}
+}
+
+// fail stops an active service because it does not do what it should.
+func (c *Core) fail(s *service, why *Reason) {
+	s.Failure = why
+	c.becomeStopping(s)
+}
+
+// expire acts on all deadlines that have passed.
+func (c *Core) expire() {
+	if c.shutdown != nil {
+		c.expireShutdown()
+	}
+	for {
+		s := c.deadline.pop(c.now)
+		if s == nil {
+			return
+		}
+		s.Deadline = 0
+		c.save(s)
+		c.onDeadline(s)
+	}
+}
+
+func (c *Core) onDeadline(s *service) {
+	if s.Cleaning {
+		c.kill(s)
+		return
+	}
+	switch s.State {
+	case StateStarting:
+		c.fail(s, &Reason{Kind: ReasonStartTime, Message: "was not ready within " + s.spec.Lifecycle.StartTimeout.String()})
+	case StateRunning:
+		c.fail(s, &Reason{Kind: ReasonWatchdog, Message: "said nothing for " + s.spec.Lifecycle.Watchdog.String() + " (watchdog_ms)"})
+	case StateStopping:
+		if !s.Signalled { // stop_exec has had its time
+			c.terminate(s)
+			return
+		}
+		s.Killed = true
+		c.kill(s)
+	case StateExited, StateFailed:
+		s.Restarts++
+		s.Total++
+		c.due(s)
+	case StateInactive, StateBlocked:
+		// Impossible: they have a deadline only while Cleaning.
+	}
+}

@@ -1,0 +1,180 @@
+package core
+
+import (
+	"fmt"
+	"time"
+)
+
+// View is what there is to say about a service at a moment.
+type View struct {
+	Record
+	// Broken services, Blocks and UnderWay are as of the last look.
+	Blocks   []Block
+	UnderWay bool
+	// Pid is that of the service while it runs.
+	Pid int
+	// Next is when it is started again by itself, 0 for never.
+	Next Time
+	// Dependents require it.
+	Dependents []string
+	// Note says in a few words what is going on, "" where the state says it all.
+	Note string
+}
+
+// View returns what there is to say about a service.
+func (c *Core) View(now Time, name string) (View, bool) {
+	s := c.services[name]
+	if s == nil {
+		return View{}, false
+	}
+	v := View{
+		Record: s.copy(), Blocks: s.blocks, UnderWay: s.underWay && s.Due, Pid: s.pid(),
+		Dependents: c.requiredBy[name], Note: c.note(now, s),
+	}
+	if s.State == StateRunning && s.ranStable(now) {
+		v.Restarts = 0
+	}
+	if !s.Due && s.comingBack() {
+		v.Next = s.Deadline
+	}
+	return v, true
+}
+
+// Describe says what a block is about, in words.
+func (c *Core) Describe(now Time, b Block) string {
+	d := c.services[b.Name]
+	if d == nil {
+		return b.Name + " does not exist"
+	}
+	switch b.Kind {
+	case BlockRequires, BlockAfter:
+		return c.standing(now, d)
+	case BlockConflicts:
+		return c.standing(now, d) + ", and only one of them may run"
+	case BlockPort:
+		return fmt.Sprintf("%s has port %d", b.Name, b.Port)
+	case BlockLeft:
+		return "processes of its last run are still there and are being ended"
+	}
+	return ""
+}
+
+// standing is what others have to know about a service that they wait for.
+func (c *Core) standing(now Time, s *service) string {
+	switch s.State {
+	case StateInactive:
+		if s.Up {
+			return s.Name + " was not started yet"
+		}
+		return s.Name + " is not started"
+	case StateBlocked:
+		return s.Name + " is blocked itself"
+	case StateStarting:
+		return s.Name + " is starting"
+	case StateRunning:
+		if s.Halt != HaltNone {
+			return s.Name + " is about to stop"
+		}
+		return s.Name + " is running"
+	case StateStopping:
+		return s.Name + " is stopping"
+	case StateExited, StateFailed:
+		if t, ok := s.retry(now); ok {
+			return s.Name + " " + s.pastTense() + " and is started again in " + t
+		}
+		if !s.Up {
+			return s.Name + " was stopped by the user"
+		}
+		return s.Name + " " + s.pastTense()
+	}
+	return ""
+}
+
+func (s *service) pastTense() string {
+	if s.State == StateFailed && s.Reason != nil {
+		return "has failed: " + s.Reason.Message
+	}
+	return "has ended"
+}
+
+// retry returns the time to the next start, if there is to be one.
+func (s *service) retry(now Time) (string, bool) {
+	if s.Due || !s.comingBack() {
+		return "", false
+	}
+	d := time.Duration(max(s.Deadline-now, 0))
+	if d < time.Second {
+		return d.Round(10 * time.Millisecond).String(), true
+	}
+	return d.Round(100 * time.Millisecond).String(), true
+}
+
+// note is the one line that list shows.
+func (c *Core) note(now Time, s *service) string {
+	again := ""
+	if t, ok := s.retry(now); ok {
+		again = "retry in " + t
+	}
+	switch s.State {
+	case StateInactive:
+		return ""
+	case StateBlocked:
+		if len(s.blocks) == 0 {
+			return ""
+		}
+		n := c.Describe(now, s.blocks[0])
+		if len(s.blocks) > 1 {
+			n += fmt.Sprintf(" (and %d more)", len(s.blocks)-1)
+		}
+		return n
+	case StateStarting:
+		if s.running(RolePre) != nil {
+			return "pre_start runs"
+		}
+		return s.StatusText
+	case StateRunning:
+		switch s.Halt {
+		case HaltNone:
+			return s.StatusText
+		case HaltUser, HaltRestart, HaltDependency, HaltShutdown:
+			return "stops when its dependents are down"
+		}
+	case StateStopping:
+		switch {
+		case s.Killed:
+			return "was killed, waits for the system to end it"
+		case s.Failure != nil:
+			return s.Failure.Message
+		case s.running(RoleStop) != nil:
+			return "stop_exec runs"
+		case s.running(RoleMain) == nil:
+			return "waits for the processes it left behind"
+		}
+		return ""
+	case StateExited:
+		return again
+	case StateFailed:
+		n := ""
+		if s.Reason != nil {
+			n = s.Reason.Message
+		}
+		if again != "" {
+			n += ", " + again
+		}
+		return n
+	}
+	return ""
+}
+
+// Leader returns the pid of the service's own process of a run, 0 while it has
+// none; false if the run is not known.
+func (c *Core) Leader(id RunID) (int, bool) {
+	_, r := c.lookup(id)
+	if r == nil {
+		return 0, false
+	}
+	return r.Pid, true
+}
+
+// ShuttingDown says that zinit is about to end.
+func (c *Core) ShuttingDown() bool { return c.shutdown != nil }

@@ -1,0 +1,147 @@
+package core
+
+import (
+	"syscall"
+
+	"github.com/threefoldtech/zinit/common/spec"
+)
+
+// Fact is what pid1 knows about a run.
+type Fact struct {
+	Run RunID
+	// Tag names the service, for runs that nobody remembers.
+	Tag string
+	// Pid is 0 while it is being spawned.
+	Pid       int
+	StartTime uint64
+	// End is set once its leader has ended; Left says that processes of it are
+	// still there.
+	End  *End
+	Left bool
+	// Signals counts the signals that pid1 was told to send to it.
+	Signals int
+}
+
+// Recover makes a core from what was saved and from what pid1 knows, and
+// returns what has to be done so that the world goes on as if the supervisor
+// had never gone. Facts win on existence, the saved state wins on intention.
+//
+// For each run there are these cases: it was saved, but pid1 has never heard
+// of it (killed between save and act: it is ordered again); pid1 knows more
+// than was saved (killed before the save: the event is applied now); pid1
+// knows it and nobody else does (a state that was lost: it is ended).
+func Recover(now Time, services map[string]*spec.Service, o Options, g Global, records []Record, facts []Fact) (*Core, []Action) {
+	c := New(services, o)
+	c.now = now
+	c.lastRun = g.LastRun
+	c.shutdown = g.Shutdown
+	for _, id := range g.Strays {
+		c.strays[id] = true
+	}
+	for _, r := range records {
+		s := c.services[r.Name]
+		if s == nil {
+			continue
+		}
+		s.Record = r
+		s.underWay = true
+		s.Deadline = 0
+		c.setDeadline(s, r.Deadline)
+		c.count(s)
+		for _, run := range r.Runs {
+			c.runs[run.ID] = s
+		}
+		c.touched[r.Name] = true
+	}
+	known := make(map[RunID]Fact, len(facts))
+	for _, f := range facts {
+		known[f.Run] = f
+		c.lastRun = max(c.lastRun, f.Run)
+	}
+	for _, n := range c.Names() {
+		s := c.services[n]
+		for _, r := range append([]*Run(nil), s.Runs...) {
+			f, ok := known[r.ID]
+			delete(known, r.ID)
+			c.recoverRun(s, r, f, ok)
+		}
+	}
+	for _, f := range facts {
+		if _, left := known[f.Run]; left {
+			c.recoverStray(f)
+		}
+	}
+	for id := range c.strays {
+		if _, left := known[id]; !left {
+			delete(c.strays, id)
+		}
+	}
+	if sh := c.shutdown; sh != nil && sh.Halted {
+		sh.Halted = false // it is said again
+	}
+	c.dirtyGlobal = true
+	c.expire()
+	c.settle()
+	out := c.actions
+	c.actions = nil
+	return c, out
+}
+
+// recoverRun brings a run up to what pid1 knows of it, by the events that were
+// missed, or orders again what pid1 was never told.
+func (c *Core) recoverRun(s *service, r *Run, f Fact, ok bool) {
+	switch {
+	case !ok && r.Pid == 0:
+		a := Spawn{Run: r.ID, Role: r.Role, Service: s.spec}
+		if r.Role == RoleStop {
+			a.MainPid = s.pid()
+		}
+		c.do(a)
+		return
+	case !ok && r.Exited:
+		c.onEmptied(s, r) // Emptied was saved by nobody, Forget was performed
+		return
+	case !ok:
+		// Impossible while pid1 lives: it forgets only what is saved as ended.
+		c.onExited(s, r, Exited{Run: r.ID, End: End{Code: -1, At: c.now}})
+		return
+	}
+	missed := r.Last[len(r.Last)-min(len(r.Last), max(0, r.Signals-f.Signals)):]
+	switch {
+	case f.Pid != 0 && r.Pid == 0:
+		c.onSpawned(s, r, Spawned{Run: f.Run, Pid: f.Pid, StartTime: f.StartTime})
+	case f.Pid != 0 && f.Pid != r.Pid && !r.Exited:
+		c.do(SetMain{Run: r.ID, Pid: r.Pid})
+	}
+	for _, a := range missed {
+		c.do(a)
+	}
+	switch {
+	case f.End != nil && !r.Exited:
+		c.onExited(s, r, Exited{Run: f.Run, End: *f.End, Left: f.Left})
+	case f.End != nil && !f.Left:
+		c.onEmptied(s, r)
+	}
+}
+
+// recoverStray ends a run that belongs to no service.
+func (c *Core) recoverStray(f Fact) {
+	if f.End != nil && !f.Left {
+		c.do(Forget{Run: f.Run})
+		return
+	}
+	c.strays[f.Run] = true
+	if f.Pid != 0 {
+		c.killStray(f.Run)
+	}
+}
+
+func (c *Core) killStray(id RunID) {
+	c.do(Signal{Run: id, Signal: int(syscall.SIGKILL), Scope: ScopeAll})
+}
+
+func (c *Core) forgetStray(id RunID) {
+	delete(c.strays, id)
+	c.dirtyGlobal = true
+	c.do(Forget{Run: id})
+}

@@ -1,0 +1,327 @@
+package core
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/threefoldtech/zinit/common/spec"
+)
+
+// Golden files are what the core does, not what it should do. Rewrite them
+// only if you can say for each changed line why the new one is right.
+var update = flag.Bool("update", false, "rewrite the golden files in testdata")
+
+// scenario is a story: commands, each followed by what the core did for it,
+// indented by two spaces. "#" begins a comment. The commands:
+//
+//	service NAME KEY=VALUE…      before boot; keys as in parseService
+//	options KEY=VALUE…           main=NAME critical_exits shutdown=DURATION
+//	boot | start NAME… | stop NAME… | restart NAME… | kill NAME SIGNAL
+//	spawned NAME[/ROLE]…         what pid1 says: the process is there
+//	spawn-failed NAME[/ROLE] [config] CODE MESSAGE
+//	exited NAME[/ROLE] CODE|SIGNAL [left] [core] [oom]
+//	emptied NAME[/ROLE]
+//	ready NAME…                  what the service says
+//	notify NAME KEY=VALUE…       status= alive trigger extend= main=
+//	advance DURATION             time passes
+//	shutdown ACTION DURATION [CODE] | hurry
+//	crash                        the supervisor is killed while idle
+//	crash unsaved: COMMAND       … before it has saved what it makes of COMMAND
+//	crash saved: COMMAND         … after that, before it has done anything
+//	crash after N: COMMAND       … after it has done the first N things
+//	show                         all services, as list and why would
+type scenario struct {
+	t        *testing.T
+	services map[string]*spec.Service
+	opts     Options
+	core     *Core
+	keeper   *keeper
+	disk     store
+	now      Time
+	crash    string // where the next step is to crash
+	out      strings.Builder
+}
+
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scenarios in testdata", err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".txt")
+		t.Run(name, func(t *testing.T) { runScenario(t, file) })
+	}
+}
+
+func runScenario(t *testing.T, file string) {
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sc := &scenario{t: t, services: map[string]*spec.Service{}, opts: Options{ShutdownTimeout: 30e9}, keeper: newKeeper()}
+	for _, line := range strings.Split(strings.TrimRight(string(want), "\n"), "\n") {
+		if strings.HasPrefix(line, "  ") {
+			continue
+		}
+		sc.out.WriteString(line + "\n")
+		command, _, _ := strings.Cut(line, "#")
+		if f := strings.Fields(command); len(f) > 0 {
+			sc.run(f)
+		}
+	}
+	got := sc.out.String()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if got != string(want) {
+		t.Errorf("%s tells another story; got:\n%s", file, diff(string(want), got))
+	}
+}
+
+// diff shows the first lines in which two texts differ.
+func diff(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range min(len(w), len(g)) {
+		if w[i] != g[i] {
+			return fmt.Sprintf("line %d:\nwant %s\ngot  %s\n\n%s", i+1, w[i], g[i], got)
+		}
+	}
+	return got
+}
+
+func (sc *scenario) printf(format string, args ...any) {
+	fmt.Fprintf(&sc.out, "  "+format+"\n", args...)
+}
+
+func (sc *scenario) run(f []string) {
+	if f[0] == "crash" && len(f) > 1 {
+		at, command, ok := strings.Cut(strings.Join(f[1:], " "), ": ")
+		if !ok {
+			sc.t.Fatalf("crash %s: no command", at)
+		}
+		sc.crash, f = at, strings.Fields(command)
+	}
+	rest := f[1:]
+	switch f[0] {
+	case "service":
+		sp := parseService(sc.t, rest)
+		sc.services[sp.Name] = sp
+		return
+	case "options":
+		for _, o := range rest {
+			switch key, v, _ := strings.Cut(o, "="); key {
+			case "main":
+				sc.opts.Main = v
+			case "critical_exits":
+				sc.opts.CriticalExits = true
+			case "shutdown":
+				sc.opts.ShutdownTimeout = Time(span(sc.t, v))
+			default:
+				sc.t.Fatalf("unknown option %q", o)
+			}
+		}
+		return
+	case "boot":
+		sc.core = New(sc.services, sc.opts)
+		sc.step(Boot{})
+	case "start":
+		sc.step(Wish{OpStart, rest})
+	case "stop":
+		sc.step(Wish{OpStop, rest})
+	case "restart":
+		sc.step(Wish{OpRestart, rest})
+	case "kill":
+		n, err := spec.SignalNumber(rest[1])
+		if err != nil {
+			sc.t.Fatal(err)
+		}
+		sc.step(Kill{rest[0], n})
+	case "spawned":
+		for _, n := range rest {
+			sc.step(sc.keeper.spawned(sc.find(n, "being spawned", func(p *process) bool { return p.pid == 0 })))
+		}
+	case "spawn-failed":
+		p := sc.find(rest[0], "being spawned", func(p *process) bool { return p.pid == 0 })
+		delete(sc.keeper.runs, p.run)
+		ev := SpawnFailed{Run: p.run}
+		if rest = rest[1:]; rest[0] == "config" {
+			ev.Config, rest = true, rest[1:]
+		}
+		ev.Code, ev.Message = number(sc.t, rest[0]), strings.Join(rest[1:], " ")
+		sc.step(ev)
+	case "exited":
+		p := sc.find(rest[0], "running", func(p *process) bool { return p.pid != 0 && p.end == nil })
+		p.end = &End{At: sc.now}
+		if n, err := spec.SignalNumber(rest[1]); err == nil && strings.HasPrefix(rest[1], "SIG") {
+			p.end.Signal = n
+		} else {
+			p.end.Code = number(sc.t, rest[1])
+		}
+		for _, o := range rest[2:] {
+			switch o {
+			case "left":
+				p.left = true
+			case "core":
+				p.end.Core = true
+			case "oom":
+				p.end.OOM = true
+			default:
+				sc.t.Fatalf("exited: unknown %q", o)
+			}
+		}
+		sc.step(Exited{Run: p.run, End: *p.end, Left: p.left})
+	case "emptied":
+		p := sc.find(rest[0], "left behind", func(p *process) bool { return p.end != nil && p.left })
+		p.left = false
+		sc.step(Emptied{Run: p.run})
+	case "ready":
+		for _, n := range rest {
+			sc.step(Ready{Run: sc.live(n).run})
+		}
+	case "notify":
+		ev := Notify{Run: sc.live(rest[0]).run}
+		for _, o := range rest[1:] {
+			switch key, v, _ := strings.Cut(o, "="); key {
+			case "status":
+				ev.Status = &v
+			case "alive":
+				ev.Alive = true
+			case "trigger":
+				ev.Trigger = true
+			case "extend":
+				ev.Extend = Time(span(sc.t, v))
+			case "main":
+				ev.MainPid = number(sc.t, v)
+			default:
+				sc.t.Fatalf("notify: unknown %q", o)
+			}
+		}
+		sc.step(ev)
+	case "advance":
+		sc.advance(Time(span(sc.t, rest[0])))
+	case "shutdown":
+		ev := Stop{Action: rest[0], Within: Time(span(sc.t, rest[1]))}
+		if len(rest) > 2 {
+			ev.Code = number(sc.t, rest[2])
+		}
+		sc.step(ev)
+	case "hurry":
+		sc.step(Stop{Hurry: true})
+	case "crash":
+		sc.recover()
+	case "show":
+		sc.show()
+	default:
+		sc.t.Fatalf("unknown command %q", f[0])
+	}
+	if sc.crash != "" {
+		sc.t.Fatalf("%q was not a step to crash in", strings.Join(f, " "))
+	}
+}
+
+func (sc *scenario) live(name string) *process {
+	return sc.find(name, "running", func(p *process) bool { return p.pid != 0 && p.end == nil })
+}
+
+// find returns the first run of "service" or "service/role" for which ok holds.
+func (sc *scenario) find(name, what string, ok func(*process) bool) *process {
+	for _, p := range sc.keeper.sorted() {
+		if procName(p.service, p.role) == name && ok(p) {
+			return p
+		}
+	}
+	sc.t.Fatalf("%s is not %s; so far:\n%s", name, what, sc.out.String())
+	return nil
+}
+
+// step is the life of the supervisor: step, save, act.
+func (sc *scenario) step(ev Event) {
+	actions := sc.core.Step(sc.now, ev)
+	crash := sc.crash
+	sc.crash = ""
+	changes := sc.core.Changes()
+	if crash == "unsaved" {
+		sc.recover()
+		return
+	}
+	sc.disk.save(changes)
+	if d := sc.disk.differs(sc.core); d != "" {
+		sc.t.Errorf("after %T: %s", ev, d)
+	}
+	switch {
+	case crash == "saved":
+		actions = nil
+	case crash != "":
+		actions = actions[:number(sc.t, strings.TrimPrefix(crash, "after "))]
+	}
+	sc.perform(actions)
+	if crash != "" {
+		sc.recover()
+	}
+}
+
+func (sc *scenario) recover() {
+	sc.printf("-- crash --")
+	g, records := sc.disk.load()
+	var actions []Action
+	sc.core, actions = Recover(sc.now, sc.services, sc.opts, g, records, sc.keeper.facts())
+	sc.disk.save(sc.core.Changes())
+	sc.perform(actions)
+}
+
+func (sc *scenario) perform(actions []Action) {
+	for _, a := range actions {
+		sc.printf("%s", sc.keeper.trace(a))
+		if err := sc.keeper.perform(a); err != nil {
+			sc.t.Error(err)
+		}
+	}
+}
+
+func (sc *scenario) advance(d Time) {
+	end := sc.now + d
+	for {
+		t, ok := sc.core.NextWake()
+		if !ok || t > end {
+			break
+		}
+		if t > sc.now {
+			sc.now = t
+			sc.printf("at %v", time.Duration(t))
+		}
+		sc.step(Tick{})
+	}
+	sc.now = end
+}
+
+func (sc *scenario) show() {
+	for _, n := range sc.core.Names() {
+		v, _ := sc.core.View(sc.now, n)
+		wish := "down"
+		if v.Up {
+			wish = "up"
+		}
+		line := fmt.Sprintf("%-8s %-8v wish %s", n, v.State, wish)
+		if v.Pid != 0 {
+			line += fmt.Sprintf(", pid %d", v.Pid)
+		}
+		if v.Restarts > 0 {
+			line += fmt.Sprintf(", restarted %d times", v.Restarts)
+		}
+		if v.Note != "" {
+			line += ": " + v.Note
+		}
+		sc.printf("%s", line)
+		for _, b := range v.Blocks {
+			sc.printf("           %s %s: %s", b.Kind, b.Name, sc.core.Describe(sc.now, b))
+		}
+	}
+}

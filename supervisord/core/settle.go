@@ -1,0 +1,281 @@
+package core
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/threefoldtech/zinit/common/spec"
+)
+
+// BlockKind says in what way a start has to wait for another service.
+type BlockKind string
+
+// The kinds of blocks.
+const (
+	BlockRequires  BlockKind = "requires"
+	BlockAfter     BlockKind = "after"
+	BlockConflicts BlockKind = "conflicts"
+	BlockPort      BlockKind = "port"
+	// BlockLeft is not another service, but what the last run left behind.
+	BlockLeft BlockKind = "left"
+)
+
+// Block is one thing that a start waits for.
+type Block struct {
+	Kind BlockKind
+	Name string
+	Port uint16 // for port
+}
+
+// save marks a service as changed since the last Changes.
+func (c *Core) save(s *service) { c.dirty[s.Name] = true }
+
+// touch has settle look at a service and at those that it matters to.
+func (c *Core) touch(s *service) {
+	c.save(s)
+	c.touched[s.Name] = true
+	c.touchNames(c.requiredBy[s.Name], c.afterBy[s.Name], c.conflicts[s.Name])
+	// What this one requires may be waiting for it to be down.
+	c.touchNames(s.spec.Requires)
+	if c.shutdown != nil {
+		c.touchNames(s.spec.After)
+	}
+	for _, p := range s.spec.Ports {
+		c.touchNames(c.ports[p])
+	}
+}
+
+func (c *Core) touchNames(lists ...[]string) {
+	for _, l := range lists {
+		for _, n := range l {
+			c.touched[n] = true
+		}
+	}
+}
+
+// settle looks at what was touched until nothing changes: who is to stop
+// first, so that this has reached everybody before the first one does stop,
+// and stops before starts. A round that changes something does so for good,
+// towards a wish, so the number of rounds is bounded by the length of the
+// longest chain.
+func (c *Core) settle() {
+	for len(c.touched) > 0 {
+		starts := map[string]bool{}
+		for len(c.touched) > 0 {
+			stops := map[string]bool{}
+			for len(c.touched) > 0 {
+				round := c.touched
+				c.touched = map[string]bool{}
+				maps.Copy(stops, round)
+				for _, s := range c.sorted(round) {
+					c.settleHalt(s)
+				}
+			}
+			maps.Copy(starts, stops)
+			for _, s := range c.sorted(stops) {
+				c.settleStop(s)
+			}
+		}
+		for _, s := range c.sorted(starts) {
+			c.settleStart(s)
+		}
+	}
+	c.checkHalt()
+}
+
+// settleHalt passes a stop on to a service that requires what goes away. One
+// that is down passes it on as well, as long as something above it is not.
+func (c *Core) settleHalt(s *service) {
+	if s.Halt != HaltNone || c.shutdown != nil || s.State == StateStopping {
+		return
+	}
+	if !s.State.active() && !s.waiting() && s.users == 0 {
+		return
+	}
+	if by := c.lost(s); by != "" {
+		c.halt(s, HaltDependency, by)
+	}
+}
+
+// settleStop begins a stop when all dependents are down.
+func (c *Core) settleStop(s *service) {
+	if s.Halt == HaltNone || !c.dependentsDown(s) {
+		return
+	}
+	switch s.State {
+	case StateStarting, StateRunning:
+		c.becomeStopping(s)
+	case StateInactive, StateBlocked, StateExited, StateFailed:
+		c.halt(s, HaltNone, "")
+	case StateStopping:
+	}
+}
+
+// lost returns what a service requires and what does not hold it any more.
+func (c *Core) lost(s *service) string {
+	for _, n := range s.spec.Requires {
+		if d := c.services[n]; d == nil || !d.holds() {
+			return n
+		}
+	}
+	return ""
+}
+
+// dependentsDown says that nothing is left that has to go before a service.
+func (c *Core) dependentsDown(s *service) bool {
+	return s.users == 0 && (c.shutdown == nil || s.followers == 0)
+}
+
+// count keeps users and followers of others right. It is called whenever the
+// state or the halt of a service has changed.
+func (c *Core) count(s *service) {
+	if s.counted == s.engaged() {
+		return
+	}
+	s.counted = !s.counted
+	by := -1
+	if s.counted {
+		by = 1
+	}
+	for _, n := range s.spec.Requires {
+		if d := c.services[n]; d != nil {
+			d.users += by
+		}
+	}
+	for _, n := range s.spec.After {
+		if d := c.services[n]; d != nil {
+			d.followers += by
+		}
+	}
+}
+
+// settleStart starts a service that is due, or says what is in the way.
+func (c *Core) settleStart(s *service) {
+	if !s.Due || s.Halt != HaltNone || s.State.active() || c.shutdown != nil {
+		return
+	}
+	c.clean(s)
+	why, blocks := c.inTheWay(s)
+	switch {
+	case why != nil:
+		c.setUnderWay(s, false)
+		if !why.same(s.Reason) {
+			c.becomeFailed(s, why)
+		}
+		if why.Kind == ReasonCycle || why.Kind == ReasonConfig {
+			s.Due = false
+			c.endedForGood(s)
+		}
+	case len(blocks) == 0:
+		c.becomeStarting(s)
+	default:
+		if s.State != StateBlocked {
+			c.becomeBlocked(s)
+		}
+		s.blocks = blocks
+		c.setUnderWay(s, c.moving(blocks))
+	}
+}
+
+func (c *Core) setUnderWay(s *service, is bool) {
+	if s.underWay != is {
+		s.underWay = is
+		c.touch(s)
+	}
+}
+
+// inTheWay returns why a service cannot be started at all, or else what its
+// start has to wait for.
+func (c *Core) inTheWay(s *service) (*Reason, []Block) {
+	if s.broken != nil {
+		return s.broken, nil
+	}
+	var blocks []Block
+	for _, n := range s.spec.Requires {
+		d := c.services[n]
+		switch {
+		case d == nil:
+			return &Reason{Kind: ReasonMissing, Service: n, Message: "requires " + n + ", which does not exist"}, nil
+		case d.satisfied():
+		case d.State == StateFailed && d.Up && !d.comingBack() && d.Halt == HaltNone:
+			return &Reason{Kind: ReasonDependency, Service: n, Message: "requires " + n + ", which has failed"}, nil
+		default:
+			blocks = append(blocks, Block{Kind: BlockRequires, Name: n})
+		}
+	}
+	for _, n := range s.spec.After {
+		if d := c.services[n]; d != nil && d.pendingFor() {
+			blocks = append(blocks, Block{Kind: BlockAfter, Name: n})
+		}
+	}
+	for _, n := range c.conflicts[s.Name] {
+		if d := c.services[n]; d != nil && c.excludes(d, s) {
+			blocks = append(blocks, Block{Kind: BlockConflicts, Name: n})
+		}
+	}
+	for _, p := range s.spec.Ports {
+		for _, n := range c.ports[p] {
+			if d := c.services[n]; d != nil && d != s && d.State.active() {
+				blocks = append(blocks, Block{Kind: BlockPort, Name: n, Port: p})
+			}
+		}
+	}
+	if len(s.Runs) > 0 {
+		blocks = append(blocks, Block{Kind: BlockLeft, Name: s.Name})
+	}
+	return nil, blocks
+}
+
+// pendingFor says that a service which comes after this one has to wait.
+func (s *service) pendingFor() bool {
+	if s.Due {
+		return s.underWay
+	}
+	return s.State == StateStarting && (s.spec.Oneshot || s.spec.Lifecycle.Ready != spec.ReadyExec)
+}
+
+// excludes says that a service which conflicts with this one has to wait. Of
+// two that are both about to start, one gives way (see link).
+func (c *Core) excludes(s, other *service) bool {
+	if s.State.active() || s.waiting() {
+		return true
+	}
+	return s.Due && s.underWay && slices.Contains(c.givesWay[other.Name], s.Name)
+}
+
+// moving says that nothing but time is needed to clear all blocks. What a
+// start waits for never waits for that start, not even by a detour (see link),
+// so it does not matter in which order this is found out.
+func (c *Core) moving(blocks []Block) bool {
+	for _, b := range blocks {
+		d := c.services[b.Name]
+		switch b.Kind {
+		case BlockRequires, BlockAfter:
+			if !d.onItsWay() {
+				return false
+			}
+		case BlockConflicts, BlockPort:
+			if d.State != StateStopping && d.Halt == HaltNone && (d.State.active() || !d.Due) {
+				return false
+			}
+		case BlockLeft:
+		}
+	}
+	return true
+}
+
+// onItsWay says that a service which is not up is about to be.
+func (s *service) onItsWay() bool {
+	if s.Due {
+		return s.underWay
+	}
+	switch s.State {
+	case StateStarting, StateStopping: // Stopping without Halt: it failed, and may come back
+		return s.Halt == HaltNone
+	case StateExited, StateFailed:
+		return s.waiting()
+	case StateInactive, StateBlocked, StateRunning:
+		return false
+	}
+	return false
+}

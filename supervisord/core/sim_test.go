@@ -1,0 +1,305 @@
+package core
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+// keeper is pid1 as the core sees it: it makes a process for each run exactly
+// once, counts the signals, and keeps a run in its table until it is told to
+// forget it. What the processes do, the tests decide.
+type keeper struct {
+	runs    map[RunID]*process
+	nextPid int
+	halt    *Halt
+}
+
+type process struct {
+	run     RunID
+	service string
+	role    Role
+	pid     int // 0 while it is being spawned
+	end     *End
+	left    bool // processes of it are there, besides the leader
+	signals int
+	order   Spawn
+}
+
+func newKeeper() *keeper { return &keeper{runs: map[RunID]*process{}, nextPid: 100} }
+
+// perform does what the core has ordered and returns what was wrong with it.
+func (k *keeper) perform(a Action) error {
+	switch a := a.(type) {
+	case Spawn:
+		if k.runs[a.Run] == nil {
+			k.runs[a.Run] = &process{run: a.Run, service: a.Service.Name, role: a.Role, order: a}
+		}
+	case Signal:
+		if p := k.runs[a.Run]; p != nil {
+			if p.pid == 0 {
+				return fmt.Errorf("run %d gets signal %d before it was spawned", a.Run, a.Signal)
+			}
+			p.signals++
+		}
+	case SetMain:
+		if p := k.runs[a.Run]; p != nil && p.end == nil {
+			p.pid = a.Pid
+		}
+	case Forget:
+		if p := k.runs[a.Run]; p != nil && (p.end == nil || p.left) {
+			return fmt.Errorf("run %d of %s is to be forgotten and is not over", a.Run, p.service)
+		}
+		delete(k.runs, a.Run)
+	case Halt:
+		if k.halt != nil {
+			return fmt.Errorf("halt was said twice")
+		}
+		k.halt = &a
+	case Changed:
+	}
+	return nil
+}
+
+// spawned lets the spawn of a run succeed.
+func (k *keeper) spawned(p *process) Spawned {
+	k.nextPid++
+	p.pid = k.nextPid
+	return Spawned{Run: p.run, Pid: p.pid, StartTime: uint64(p.pid) * 10}
+}
+
+// sorted returns the table in the order of the runs.
+func (k *keeper) sorted() []*process {
+	var out []*process
+	for _, id := range slices.Sorted(maps.Keys(k.runs)) {
+		out = append(out, k.runs[id])
+	}
+	return out
+}
+
+// facts is what a new supervisor is told.
+func (k *keeper) facts() []Fact {
+	var out []Fact
+	for _, p := range k.sorted() {
+		out = append(out, Fact{
+			Run: p.run, Tag: p.service, Pid: p.pid, StartTime: uint64(p.pid) * 10,
+			End: p.end, Left: p.left, Signals: p.signals,
+		})
+	}
+	return out
+}
+
+// store is the saved state as it stands in files: encoded, a record for each
+// service.
+type store struct {
+	global  []byte
+	records map[string][]byte
+}
+
+func (st *store) save(c Changes) {
+	if st.records == nil {
+		st.records = map[string][]byte{}
+	}
+	if c.Global != nil {
+		st.global = encode(c.Global)
+	}
+	for _, r := range c.Records {
+		st.records[r.Name] = encode(r)
+	}
+	for _, n := range c.Removed {
+		delete(st.records, n)
+	}
+}
+
+func (st *store) load() (g Global, records []Record) {
+	if st.global != nil {
+		decode(st.global, &g)
+	}
+	for _, n := range slices.Sorted(maps.Keys(st.records)) {
+		var r Record
+		decode(st.records[n], &r)
+		records = append(records, r)
+	}
+	return g, records
+}
+
+// differs says what of the state of a core is not as it was saved.
+func (st *store) differs(c *Core) string {
+	for n, s := range c.services {
+		if string(encode(s.copy())) != string(st.records[n]) {
+			var saved Record
+			decode(st.records[n], &saved)
+			return fmt.Sprintf("%s was saved as %+v and is %+v", n, saved, s.Record)
+		}
+	}
+	if string(encode(c.global())) != string(st.global) {
+		return "the global state was not saved"
+	}
+	return ""
+}
+
+func encode(v any) []byte {
+	b, err := msgpack.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func decode(b []byte, v any) {
+	if err := msgpack.Unmarshal(b, v); err != nil {
+		panic(err)
+	}
+}
+
+// trace renders an action, or "" for what only pid1 cares about.
+func (k *keeper) trace(a Action) string {
+	run := func(id RunID) string {
+		p := k.runs[id]
+		if p == nil {
+			return fmt.Sprintf("#%d", id)
+		}
+		return fmt.Sprintf("%s#%d", procName(p.service, p.role), id)
+	}
+	switch a := a.(type) {
+	case Spawn:
+		s := fmt.Sprintf("spawn %s#%d", procName(a.Service.Name, a.Role), a.Run)
+		if a.MainPid != 0 {
+			s += fmt.Sprintf(" for pid %d", a.MainPid)
+		}
+		return s
+	case Signal:
+		s := "signal " + run(a.Run) + " " + spec.SignalName(a.Signal)
+		if a.Scope == ScopeGroup {
+			s += " to its group"
+		}
+		return s
+	case SetMain:
+		return fmt.Sprintf("main process of %s is pid %d", run(a.Run), a.Pid)
+	case Forget:
+		return "forget " + run(a.Run)
+	case Changed:
+		s := fmt.Sprintf("%s: %v -> %v", a.Service, a.From, a.To)
+		if a.Reason != nil {
+			s += fmt.Sprintf(" (%s: %s)", a.Reason.Kind, a.Reason.Message)
+		}
+		return s
+	case Halt:
+		return fmt.Sprintf("halt: %s, exit code %d", a.Action, a.Code)
+	}
+	panic("unknown action")
+}
+
+func procName(service string, role Role) string {
+	if role == RoleMain {
+		return service
+	}
+	return service + "/" + role.String()
+}
+
+// parseService reads "name key=value …", with durations as Go writes them.
+func parseService(t testing.TB, fields []string) *spec.Service {
+	s := spec.Default(fields[0])
+	l := &s.Lifecycle
+	s.Exec = spec.Command{{{Text: fields[0]}}}
+	set := map[string]bool{}
+	for _, f := range fields[1:] {
+		key, v, _ := strings.Cut(f, "=")
+		set[key] = true
+		list := strings.Split(v, ",")
+		switch key {
+		case "requires":
+			s.Requires = list
+		case "after":
+			s.After = list
+		case "wants":
+			s.Wants = list
+		case "conflicts":
+			s.Conflicts = list
+		case "ports":
+			for _, p := range list {
+				s.Ports = append(s.Ports, uint16(number(t, p)))
+			}
+		case "oneshot":
+			s.Oneshot = true
+		case "target":
+			s.Kind, s.Exec = spec.KindTarget, nil
+		case "critical":
+			s.Critical = true
+		case "status":
+			s.Status = spec.Status(v)
+		case "restart":
+			l.Restart = spec.Restart(v)
+		case "delay":
+			l.RestartDelay = span(t, v)
+		case "delay_max":
+			l.RestartDelayMax = span(t, v)
+		case "stability":
+			l.StabilityPeriod = span(t, v)
+		case "max":
+			l.MaxRestarts = number(t, v)
+		case "success":
+			l.SuccessExitCodes = numbers(t, list)
+		case "no_restart":
+			l.NoRestartExitCodes = numbers(t, list)
+		case "start_timeout":
+			l.StartTimeout = span(t, v)
+		case "stop_timeout":
+			l.StopTimeout = span(t, v)
+		case "stop_signal":
+			n, err := spec.SignalNumber(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.StopSignal = n
+		case "pre_start":
+			l.PreStart = spec.Command{{{Text: "pre"}}}
+		case "stop_exec":
+			l.StopExec = spec.Command{{{Text: "stop"}}}
+		case "ready":
+			l.Ready = spec.Ready(v)
+		case "watchdog":
+			l.Watchdog = span(t, v)
+		case "on_exit":
+			l.OnExit = spec.OnExit(v)
+		default:
+			t.Fatalf("%s: unknown setting %q", fields[0], f)
+		}
+	}
+	if s.Oneshot && !set["start_timeout"] {
+		l.StartTimeout = 0
+	}
+	return s
+}
+
+func span(t testing.TB, s string) time.Duration {
+	t.Helper()
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func number(t testing.TB, s string) int {
+	t.Helper()
+	var n int
+	if _, err := fmt.Sscan(s, &n); err != nil {
+		t.Fatalf("%q is no number", s)
+	}
+	return n
+}
+
+func numbers(t testing.TB, list []string) (out []int) {
+	t.Helper()
+	for _, s := range list {
+		out = append(out, number(t, s))
+	}
+	return out
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/common/version"
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+// keeperEnv names the descriptor of the link to pid1. It is not passed on to
+// services.
+const keeperEnv = "ZINIT_KEEPER"
+
+// keeper is the link to pid1 and what pid1 told when it opened it.
+type keeper struct {
+	conn  *ipc.Conn
+	hello ipc.KeeperHello
+	runs  []ipc.Run
+	// fds are duplicates of the stored descriptors that nobody has taken yet.
+	fds map[string]int
+}
+
+// connectKeeper opens the link on an inherited descriptor and reads the whole
+// truth: runs and descriptors.
+func connectKeeper(value string) (*keeper, error) {
+	fd, err := strconv.Atoi(value)
+	if err != nil || fd < 3 {
+		return nil, fmt.Errorf("cannot use %s=%s: it is not a descriptor", keeperEnv, value)
+	}
+	conn, err := ipc.NewConn(fd)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.Send(ipc.KindHello, ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleSupervisor, Version: version.Version}); err != nil {
+		return nil, err
+	}
+	k := &keeper{conn: conn, fds: map[string]int{}}
+	for {
+		f, err := conn.Read()
+		if err != nil {
+			return nil, fmt.Errorf("cannot learn from pid1 what runs: %w", err)
+		}
+		switch f.Kind {
+		case ipc.KindHello:
+			if err := f.Decode(&k.hello); err != nil {
+				return nil, err
+			}
+			if err := k.hello.Check(ipc.RoleKeeper); err != nil {
+				return nil, err
+			}
+		case ipc.KindRun:
+			var r ipc.Run
+			if err := f.Decode(&r); err != nil {
+				return nil, err
+			}
+			k.runs = append(k.runs, r)
+		case ipc.KindFd:
+			var m ipc.Fd
+			if err := f.Decode(&m); err != nil {
+				return nil, err
+			}
+			if len(f.Fds) == 1 {
+				k.fds[m.Name] = f.Fds[0]
+				f.Fds = nil
+			}
+		case ipc.KindReady:
+			return k, nil
+		}
+		f.CloseFds()
+	}
+}
+
+// take returns a stored descriptor, which then belongs to the caller.
+func (k *keeper) take(name string) (int, bool) {
+	fd, ok := k.fds[name]
+	delete(k.fds, name)
+	return fd, ok
+}
+
+// takeLogs returns the stored log pipes, which then belong to the caller.
+func (k *keeper) takeLogs(each func(name string, fd int)) {
+	for name, fd := range k.fds {
+		if strings.HasPrefix(name, "log/") {
+			delete(k.fds, name)
+			each(name, fd)
+		}
+	}
+}
+
+func (k *keeper) send(kind ipc.Kind, body any, fds ...int) error {
+	return k.conn.Send(kind, body, fds...)
+}
+
+// store has pid1 keep a descriptor over our death.
+func (k *keeper) store(name string, fd int) error {
+	return k.send(ipc.KindStore, ipc.Store{Name: name}, fd)
+}
+
+// readLoop hands the frames of pid1 to the loop. Without pid1 there is nothing
+// left to supervise: the next start cleans up.
+func (k *keeper) readLoop(inbox chan<- any) {
+	for {
+		f, err := k.conn.Read()
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				err = fmt.Errorf("cannot read from pid1: %w", err)
+			}
+			inbox <- keeperGone{err}
+			return
+		}
+		inbox <- f
+	}
+}
+
+// keeperGone says that pid1 has closed the link.
+type keeperGone struct{ err error }
+
+// bootID tells one run of the kernel from another.
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+}
+
+// monotonic is CLOCK_MONOTONIC in nanoseconds.
+func monotonic() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic(err) // cannot fail: clock_gettime(2)
+	}
+	return ts.Nano()
+}

@@ -1,0 +1,75 @@
+package logs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// BenchmarkCapture moves what a process writes in 4 KiB chunks through a
+// capture, and through a bare splice loop for comparison.
+func BenchmarkCapture(b *testing.B) {
+	const total = 1 << 30
+	flood := func(b *testing.B, w *os.File) time.Time {
+		cmd := helper(b, fmt.Sprintf("flood %d 4096", total), w)
+		start := time.Now()
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		w.Close()
+		b.Cleanup(func() { cmd.Wait() })
+		return start
+	}
+	report := func(b *testing.B, d time.Duration) {
+		b.ReportMetric(float64(total)*float64(b.N)/1e6/d.Seconds(), "MB/s")
+		b.ReportMetric(0, "ns/op")
+	}
+	shm := func(b *testing.B) string {
+		dir, err := os.MkdirTemp("/dev/shm", "zinit-logs")
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { os.RemoveAll(dir) })
+		return dir
+	}
+	b.Run("splice", func(b *testing.B) {
+		var took time.Duration
+		for range b.N {
+			r, w := pipePair(b)
+			file, err := os.Create(filepath.Join(shm(b), "log"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			start := flood(b, w)
+			for {
+				n, err := unix.Splice(r, nil, int(file.Fd()), nil, 1<<20, unix.SPLICE_F_MOVE)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if n == 0 {
+					break
+				}
+			}
+			took += time.Since(start)
+			file.Close()
+			os.Remove(file.Name())
+			unix.Close(r)
+		}
+		report(b, took)
+	})
+	b.Run("capture", func(b *testing.B) {
+		var took time.Duration
+		for i := range b.N {
+			f := open(b, Options{Dir: shm(b)})
+			start := flood(b, f.add("web", uint64(i), Stdout))
+			<-f.eof
+			took += time.Since(start)
+			f.Close()
+		}
+		report(b, took)
+	})
+}

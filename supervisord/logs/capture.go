@@ -1,0 +1,422 @@
+package logs
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"regexp"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	pipeSize = 64 << 10 // of a pipe, unless changed (pipe(7))
+	// maxTurn bounds the bytes that one pipe moves before others have their
+	// turn.
+	maxTurn = 1 << 20
+	// sameChunk is the time within which successive chunks of one stream share
+	// a record, and so a time.
+	sameChunk = int64(100 * time.Microsecond)
+)
+
+// maxSegment is the size at which the next segment is begun; a variable so
+// that tests have many.
+var maxSegment int64 = 1 << 20
+
+// Capture stores the output of services.
+type Capture struct {
+	options     Options
+	log         *slog.Logger
+	segmentSize int64
+	poll        *poller
+	null        int
+	closed      chan struct{} // closed when the loop has ended
+
+	commandsMu sync.Mutex
+	commands   []func() // guarded by commandsMu
+	closing    bool     // guarded by commandsMu
+
+	// Of the loop alone.
+	pipes    map[int]*pipe
+	byRun    map[streamKey]*pipe
+	ages     ages  // services that have segments, by the age of the oldest one
+	used     int64 // bytes of all files, in whole pages
+	dirty    []*service
+	scratch  []byte
+	enlarged int       // pipes larger than pipeSize
+	copying  bool      // it was said that splice is refused
+	dropped  time.Time // when it was last said that output is dropped
+
+	following atomic.Int32 // number of followers
+
+	mu        sync.Mutex             // the loop holds it to write what follows, all others to read it
+	services  map[string]*service    // and of each: segments, lines
+	followers map[*follower]struct{} // and their cursors
+}
+
+type streamKey struct {
+	run    uint64
+	stream Stream
+}
+
+// pipe is the read end of one stream of one run.
+type pipe struct {
+	fd      int
+	run     uint64
+	stream  Stream
+	service *service
+	copied  bool // splice is refused: read and write
+	full    int  // turns in a row that found the pipe full
+	size    int  // bytes that the pipe holds
+
+	// Where its newest byte went: segment number, 0 = none or not known, and
+	// the offset behind it.
+	segment uint32
+	end     int64
+	// What its next record has to say: it begins in the middle of a line (told
+	// once a segment), bytes were discarded, and with them so many lines.
+	mid, gap bool
+	lost     uint32
+}
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9_@:][A-Za-z0-9_.@:-]{0,127}$`)
+
+// Open starts capturing into o.Dir and takes up what an earlier process has
+// left there. Lines of services that nobody Configures are all kept.
+func Open(o Options) (*Capture, error) {
+	if o.Memory <= 0 {
+		o.Memory = 64 << 20
+	}
+	if o.PerService <= 0 {
+		o.PerService = 8 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot create log directory: %w", err)
+	}
+	null, err := unix.Open("/dev/null", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open /dev/null: %w", err)
+	}
+	poll, err := newPoller()
+	if err != nil {
+		unix.Close(null)
+		return nil, err
+	}
+	c := &Capture{
+		options: o,
+		log:     o.Logger,
+		// Small enough that dropping one leaves most of the chain.
+		segmentSize: max(64<<10, min(maxSegment, o.Memory/4, o.PerService/4)),
+		poll:        poll,
+		null:        null,
+		closed:      make(chan struct{}),
+		pipes:       map[int]*pipe{},
+		byRun:       map[streamKey]*pipe{},
+		services:    map[string]*service{},
+		followers:   map[*follower]struct{}{},
+	}
+	if err := c.recover(); err != nil {
+		poll.close()
+		unix.Close(null)
+		return nil, err
+	}
+	go c.loop()
+	return c, nil
+}
+
+// Configure sets how many of the newest lines of a service readers are shown;
+// negative = all, 0 = none, and nothing is stored.
+func (c *Capture) Configure(service string, bufferLines int) {
+	c.do(func() {
+		s := c.service(service)
+		c.mu.Lock()
+		s.lines = bufferLines
+		c.mu.Unlock()
+		if bufferLines == 0 {
+			for len(s.segments) > 0 {
+				c.dropOldest(s)
+			}
+		}
+	})
+}
+
+// Add takes over fd, the read end of a pipe that a run of service writes to,
+// unless it returns an error.
+func (c *Capture) Add(service string, run uint64, s Stream, fd int) error {
+	if !validName.MatchString(service) {
+		return fmt.Errorf("cannot capture %s of service %q: not a service name", s, service)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("cannot capture %s of service %s: descriptor %d: %w", s, service, fd, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return fmt.Errorf("cannot capture %s of service %s: descriptor %d is not a pipe", s, service, fd)
+	}
+	var err error
+	closed := c.do(func() {
+		key := streamKey{run, s}
+		if c.byRun[key] != nil {
+			err = fmt.Errorf("cannot capture %s of service %s: run %d has one already", s, service, run)
+			return
+		}
+		if err = c.poll.add(fd); err != nil {
+			err = fmt.Errorf("cannot capture %s of service %s: %w", s, service, err)
+			return
+		}
+		p := &pipe{fd: fd, run: run, stream: s, service: c.service(service), size: pipeSize}
+		p.service.pipes = append(p.service.pipes, p)
+		c.pipes[fd], c.byRun[key] = p, p
+	})
+	if closed != nil {
+		return closed
+	}
+	return err
+}
+
+// Drain returns when everything that was in the pipes of run at the time of
+// the call is stored. What is written meanwhile may be, too.
+func (c *Capture) Drain(run uint64) {
+	c.do(func() {
+		for _, s := range []Stream{Stdout, Stderr} {
+			p := c.byRun[streamKey{run, s}]
+			if p == nil {
+				continue
+			}
+			for n := buffered(p.fd); n > 0; {
+				m, err := c.store(p, n)
+				if m <= 0 || err != nil {
+					break
+				}
+				n -= m
+			}
+		}
+	})
+}
+
+// Remove deletes what is kept of a service and forgets its name. Pipes that
+// still have a writer are emptied until the last one goes.
+func (c *Capture) Remove(service string) {
+	c.do(func() {
+		s := c.services[service]
+		if s == nil {
+			return
+		}
+		s.removed = true
+		for len(s.segments) > 0 {
+			c.dropOldest(s)
+		}
+		c.mu.Lock()
+		delete(c.services, service)
+		for f := range c.followers {
+			delete(f.cursors, s)
+			f.mark(s)
+		}
+		c.mu.Unlock()
+		os.Remove(c.dir(s)) // not where a stranger has put something into it
+	})
+}
+
+// Services returns the names that are configured or have lines, sorted.
+func (c *Capture) Services() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := make([]string, 0, len(c.services))
+	for name := range c.services {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Close ends capturing and closes the pipes. The files stay.
+func (c *Capture) Close() {
+	c.commandsMu.Lock()
+	c.closing = true
+	c.commandsMu.Unlock()
+	select {
+	case <-c.closed:
+	default:
+		c.poll.wake()
+		<-c.closed
+	}
+}
+
+// do runs f in the loop and returns when it has.
+func (c *Capture) do(f func()) error {
+	done := make(chan struct{})
+	c.commandsMu.Lock()
+	if c.closing {
+		c.commandsMu.Unlock()
+		return ErrClosed
+	}
+	c.commands = append(c.commands, func() { f(); close(done) })
+	if len(c.commands) == 1 {
+		c.poll.wake()
+	}
+	c.commandsMu.Unlock()
+	<-done
+	return nil
+}
+
+func (c *Capture) loop() {
+	for {
+		woken := c.poll.wait(c.turn)
+		var closing bool
+		if woken {
+			c.commandsMu.Lock()
+			commands := c.commands
+			c.commands = nil
+			closing = c.closing
+			c.commandsMu.Unlock()
+			for _, f := range commands {
+				f()
+			}
+		}
+		c.announce()
+		if closing {
+			break
+		}
+	}
+	for _, p := range c.pipes {
+		unix.Close(p.fd)
+	}
+	for _, s := range c.services {
+		s.closeFiles()
+	}
+	unix.Close(c.null)
+	close(c.closed)
+	// After closed, and under the lock of those who wake.
+	c.commandsMu.Lock()
+	c.poll.close()
+	c.commandsMu.Unlock()
+}
+
+// service returns the service of that name, making it where there is none.
+func (c *Capture) service(name string) *service {
+	s := c.services[name]
+	if s == nil {
+		s = &service{name: name, lines: -1, next: 1, data: -1, index: -1, place: -1}
+		c.mu.Lock()
+		c.services[name] = s
+		c.mu.Unlock()
+	}
+	return s
+}
+
+// turn moves what is in a pipe that is ready; without data its writers have
+// gone and it is empty.
+func (c *Capture) turn(fd int, data bool) {
+	p := c.pipes[fd]
+	if p == nil {
+		return
+	}
+	if !data {
+		c.end(p)
+		return
+	}
+	n, err := c.store(p, maxTurn)
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR:
+	case err != nil:
+		c.log.Error("cannot read output, giving it up", "service", p.service.name, "stream", p.stream, "error", err)
+		c.end(p)
+	case n == 0:
+		c.end(p)
+	default:
+		c.watchSpeed(p, n)
+	}
+}
+
+// end lets go of a pipe that has no writer any more.
+func (c *Capture) end(p *pipe) {
+	c.storeEnd(p)
+	c.poll.remove(p.fd)
+	unix.Close(p.fd)
+	delete(c.pipes, p.fd)
+	delete(c.byRun, streamKey{p.run, p.stream})
+	s := p.service
+	s.pipes = slices.DeleteFunc(s.pipes, func(o *pipe) bool { return o == p })
+	if p.size > pipeSize {
+		c.enlarged--
+	}
+	if c.options.EOF != nil {
+		c.options.EOF(p.run, p.stream)
+	}
+}
+
+// store moves up to limit bytes from the pipe to the chain of its service, or
+// away where they cannot be kept; it never leaves a service waiting.
+func (c *Capture) store(p *pipe, limit int) (int, error) {
+	if p.service.lines == 0 || p.service.removed {
+		n, err := spliceAway(p.fd, c.null, limit)
+		if err != unix.EINVAL {
+			return n, err
+		}
+		_, n, err = c.read(p, limit)
+		return n, err
+	}
+	for {
+		n, err := c.append(p, limit)
+		switch {
+		case err == nil || err == unix.EAGAIN:
+			return n, err
+		case err == unix.EINTR || c.makeRoom(p.service, err):
+			continue
+		}
+		c.say(p.service, err)
+		b, n, err := c.read(p, limit)
+		if n > 0 {
+			p.lose(b)
+		}
+		return n, err
+	}
+}
+
+// read takes what is in the pipe, up to limit and 64 KiB, without waiting.
+func (c *Capture) read(p *pipe, limit int) ([]byte, int, error) {
+	if c.scratch == nil {
+		c.scratch = make([]byte, 64<<10)
+	}
+	n := min(limit, buffered(p.fd), len(c.scratch))
+	if n == 0 {
+		return nil, 0, unix.EAGAIN
+	}
+	n, err := unix.Read(p.fd, c.scratch[:n])
+	return c.scratch[:max(n, 0)], n, err
+}
+
+// lose notes that b was discarded.
+func (p *pipe) lose(b []byte) {
+	for _, ch := range b {
+		if ch == '\n' && p.lost < ^uint32(0) {
+			p.lost++
+		}
+	}
+	p.gap = true
+	p.mid = b[len(b)-1] != '\n'
+}
+
+// say warns that output is dropped, at most once a minute.
+func (c *Capture) say(s *service, err error) {
+	if now := time.Now(); now.Sub(c.dropped) > time.Minute {
+		c.dropped = now
+		c.log.Warn("cannot store output, dropping it until it can be", "service", s.name, "dir", c.options.Dir, "error", err)
+	}
+}
+
+// buffered returns how many bytes are in a pipe.
+func buffered(fd int) int {
+	n, err := unix.IoctlGetInt(fd, fionread)
+	if err != nil {
+		return 0
+	}
+	return n
+}

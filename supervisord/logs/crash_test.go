@@ -1,0 +1,93 @@
+package logs
+
+import (
+	"bufio"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The capturing process is killed again and again while a service writes to
+// both streams as fast as it can, and no line is lost, doubled or out of order.
+func TestNoLineIsLostWhenKilled(t *testing.T) {
+	const kills = 120
+	dir := t.TempDir()
+	var reads, writes [2]*os.File
+	for i := range reads {
+		r, w := pipePair(t)
+		reads[i], writes[i] = os.NewFile(uintptr(r), "pipe"), w
+		defer reads[i].Close()
+	}
+	stopRead, stop := pipePair(t)
+	stopFile := os.NewFile(uintptr(stopRead), "stop")
+	writer := helper(t, "count", writes[0], writes[1], stopFile)
+	if err := writer.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stopFile.Close()
+	for _, w := range writes {
+		w.Close()
+	}
+
+	random := rand.New(rand.NewPCG(1, 2))
+	for range kills {
+		cmd := helper(t, fmt.Sprintf("capture %s web 7", dir), reads[0], reads[1])
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		// The moment is what is random here; nothing is waited for.
+		<-time.After(time.Duration(random.IntN(5000)) * time.Microsecond)
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	stop.Close()
+
+	f := open(t, Options{Dir: dir, Memory: 1 << 30, PerService: 1 << 30})
+	for i, r := range reads {
+		fd, err := unix.FcntlInt(r.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Add("web", 7, Stream(i), fd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-f.eof
+	<-f.eof
+	if err := writer.Wait(); err != nil {
+		t.Fatal(err)
+	}
+
+	var next [2]int
+	var buf []byte
+	err := f.Tail(all, func(l Line) error {
+		buf = fmt.Appendf(buf[:0], "line %d", next[l.Stream])
+		if string(buf) != string(l.Text) || l.Run != 7 || l.Service != "web" || l.Partial || l.Missed > 0 {
+			return fmt.Errorf("got %q, want %q on %s", show(l), buf, l.Stream)
+		}
+		next[l.Stream]++
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next[0] != next[1] || next[0] == 0 {
+		t.Errorf("%d lines of stdout, %d of stderr", next[0], next[1])
+	}
+	names, size := files(t, dir)
+	t.Logf("%d kills, %d lines a stream, %d files, %d bytes", kills, next[0], len(names), size)
+	if f.log.Len() > 0 {
+		t.Errorf("logged: %s", &f.log)
+	}
+}

@@ -1,0 +1,95 @@
+package logs
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// poller waits for many pipes with one epoll instance.
+type poller struct {
+	epoll, event int
+	buf          [256]unix.EpollEvent
+}
+
+func newPoller() (*poller, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("cannot create epoll instance: %w", err)
+	}
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(epoll)
+		return nil, fmt.Errorf("cannot create eventfd: %w", err)
+	}
+	p := &poller{epoll: epoll, event: event}
+	if err := p.add(event); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *poller) add(fd int) error {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		return fmt.Errorf("cannot watch descriptor %d: %w", fd, err)
+	}
+	return nil
+}
+
+func (p *poller) remove(fd int) { unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil) }
+
+// wait blocks until something is ready and calls ready for each pipe; woken
+// says that wake was called.
+func (p *poller) wait(ready func(fd int, data bool)) (woken bool) {
+	n, err := unix.EpollWait(p.epoll, p.buf[:], -1)
+	if err != nil && err != unix.EINTR {
+		// EBADF, EFAULT, EINVAL: a broken program, not a state of the system.
+		panic(os.NewSyscallError("epoll_wait", err))
+	}
+	for _, ev := range p.buf[:max(n, 0)] {
+		if int(ev.Fd) == p.event {
+			var b [8]byte
+			unix.Read(p.event, b[:])
+			woken = true
+			continue
+		}
+		ready(int(ev.Fd), ev.Events&unix.EPOLLIN != 0)
+	}
+	return woken
+}
+
+func (p *poller) wake() {
+	one := [8]byte{1}
+	unix.Write(p.event, one[:])
+}
+
+func (p *poller) close() {
+	unix.Close(p.event)
+	unix.Close(p.epoll)
+}
+
+// splice moves up to n bytes that are in the pipe to the file at off, without
+// waiting for more; 0 is the end of the pipe.
+var splice = func(pipe, file int, off int64, n int) (int, error) {
+	m, err := unix.Splice(pipe, nil, file, &off, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	return int(m), err
+}
+
+// spliceAway moves up to n bytes that are in the pipe to /dev/null.
+func spliceAway(pipe, null, n int) (int, error) {
+	m, err := unix.Splice(pipe, nil, null, nil, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	return int(m), err
+}
+
+// enlarge lets the pipe hold n bytes. The kernel refuses it to ordinary users
+// whose pipes are at their limit (pipe(7), pipe-user-pages-soft).
+func enlarge(pipe, n int) error {
+	_, err := unix.FcntlInt(uintptr(pipe), unix.F_SETPIPE_SZ, n)
+	return err
+}
+
+// fionread asks how many bytes a pipe holds.
+const fionread = unix.TIOCINQ

@@ -1,0 +1,220 @@
+// zinit-server is the supervisor: it reads the configuration, decides what
+// runs, keeps logs and answers clients. It has no children: zinit-pid1, its
+// parent, forks and reaps for it, so that it may be killed and replaced at any
+// moment.
+//
+// main.go wires it up, server.go is the loop, perform.go does what the core
+// decides, keeper.go is the link to pid1, control.go, view.go and wish.go serve
+// clients, notify.go hears readiness, store.go keeps what a crash must not
+// lose. The decisions are in package core, the output of services in logs.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/common/logx"
+	"github.com/threefoldtech/zinit/common/paths"
+	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/common/version"
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+// options are the flags, with their defaults from the environment.
+type options struct {
+	configDir       string
+	socket          string
+	runtimeDir      string
+	socketMode      fs.FileMode
+	socketGroup     string
+	socketGID       int
+	logMemory       int64
+	shutdownTimeout time.Duration
+	attachLogs      bool
+	attachLogsSet   bool
+	level           slog.Level
+}
+
+func main() {
+	o, err := parseFlags(os.Args[1:])
+	if errors.Is(err, pflag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "zinit-server: %v\nTry: zinit-server --help\n", err)
+		os.Exit(2)
+	}
+	log := logx.New("zinit-server", o.level)
+	link, ok := os.LookupEnv(keeperEnv)
+	if !ok {
+		err := becomeKeeper(o)
+		log.Error("cannot start", "error", err)
+		os.Exit(1)
+	}
+	if err := supervise(o, link, log); err != nil {
+		log.Error("cannot go on", "error", err)
+		os.Exit(1)
+	}
+}
+
+func parseFlags(args []string) (options, error) {
+	o := options{}
+	f := pflag.NewFlagSet("zinit-server", pflag.ContinueOnError)
+	f.SortFlags = false
+	f.StringVar(&o.configDir, "config-dir", "", "`directory` with one TOML file per service")
+	f.StringVar(&o.socket, "socket", "", "control socket `path`")
+	f.StringVar(&o.runtimeDir, "runtime-dir", "", "`directory` for state and logs (default: derived from the socket)")
+	mode := f.String("socket-mode", "0600", "permissions of the control socket, in `octal`")
+	f.StringVar(&o.socketGroup, "socket-group", "", "`group` whose members may control zinit, too")
+	level := f.String("log-level", os.Getenv("ZINIT_LOG_LEVEL"), "trace, debug, info, warn or error")
+	memory := f.String("log-memory", "64MiB", "bound for the captured output of all services together")
+	f.DurationVar(&o.shutdownTimeout, "shutdown-timeout", 30*time.Second, "bound for a shutdown, after which all that is left is killed")
+	f.BoolVar(&o.attachLogs, "attach-logs", false, "copy the output of the services to stdout (default in a container)")
+	showVersion := f.Bool("version", false, "print the version")
+	f.Usage = func() {
+		fmt.Printf("zinit-server supervises services.\n\nUsage: zinit-server [flags]\n\n%s\nThe zinit command controls it. Flags beat the environment\n(ZINIT_CONFIG_DIR, ZINIT_SOCKET, ZINIT_LOG_LEVEL).\n", f.FlagUsages())
+	}
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if *showVersion {
+		fmt.Println("zinit-server", version.Version)
+		return o, pflag.ErrHelp
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	o.attachLogsSet = f.Changed("attach-logs")
+	bits, err := strconv.ParseUint(*mode, 8, 32)
+	if err != nil || bits > 0o777 {
+		return o, fmt.Errorf("cannot use --socket-mode %q: want permissions in octal, such as 0660", *mode)
+	}
+	o.socketMode = fs.FileMode(bits)
+	if o.socketGroup != "" {
+		if o.socketGID, err = groupID(o.socketGroup); err != nil {
+			return o, err
+		}
+		if !f.Changed("socket-mode") {
+			o.socketMode = 0o660
+		}
+	}
+	var ok bool
+	if o.logMemory, ok = spec.ParseSize(*memory); !ok || o.logMemory < 1<<20 {
+		return o, fmt.Errorf("cannot use --log-memory %q: want a size of at least 1MiB, such as 64MiB", *memory)
+	}
+	if o.shutdownTimeout <= 0 {
+		return o, fmt.Errorf("cannot use --shutdown-timeout %s: it must be longer than nothing", o.shutdownTimeout)
+	}
+	if o.level, err = logx.ParseLevel(*level); err != nil {
+		return o, err
+	}
+	return o, nil
+}
+
+func groupID(name string) (int, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		if id, err := strconv.Atoi(name); err == nil && id >= 0 {
+			return id, nil
+		}
+		return 0, fmt.Errorf("cannot find group %q of --socket-group", name)
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// becomeKeeper replaces this process by zinit-pid1, which starts zinit-server
+// again as its child: a service must not have the supervisor for a parent. It
+// returns only if that is not possible.
+func becomeKeeper(o options) error {
+	p, _, err := paths.Server(o.socket, o.runtimeDir)
+	if err != nil {
+		return err
+	}
+	// The lock is taken for good by the supervisor itself; asked for here, a
+	// second start says no before it has begun anything.
+	lock, err := takeLock(p)
+	if err != nil {
+		return err
+	}
+	lock.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("cannot find my own program: %w", err)
+	}
+	keeper := filepath.Join(filepath.Dir(self), "zinit-pid1")
+	if _, err := os.Stat(keeper); err != nil {
+		if keeper, err = exec.LookPath("zinit-pid1"); err != nil {
+			return fmt.Errorf("cannot find zinit-pid1, which keeps the services: neither in %s nor in PATH", filepath.Dir(self))
+		}
+	}
+	argv := append([]string{"zinit-pid1", "--subreaper", "--", self}, os.Args[1:]...)
+	if err := unix.Exec(keeper, argv, os.Environ()); err != nil {
+		return fmt.Errorf("cannot execute %s: %w", keeper, err)
+	}
+	return nil
+}
+
+// supervise runs until zinit ends or pid1 is gone.
+func supervise(o options, link string, log *slog.Logger) error {
+	// A small, mostly idle heap: collecting it a little more often costs less
+	// than what it would grow to.
+	debug.SetGCPercent(50)
+	k, err := connectKeeper(link)
+	if err != nil {
+		return err
+	}
+	os.Unsetenv(keeperEnv)
+	if !o.attachLogsSet {
+		o.attachLogs = k.hello.Mode == ipc.ModeContainer
+	}
+	if o.configDir, err = paths.ConfigDir(o.configDir, k.hello.Mode != ipc.ModeStandalone); err != nil {
+		return err
+	}
+	s, err := start(o, k, log)
+	if err != nil {
+		if len(k.runs) == 0 {
+			// Trying again would not help, and nothing depends on it.
+			log.Error("cannot start", "error", err)
+			k.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltExit, Code: 1})
+			k.conn.Flush()
+			select {}
+		}
+		return err
+	}
+	go forwardSignals(s.inbox)
+	if o.attachLogs {
+		since := time.Time{}
+		if k.hello.Restarts > 0 {
+			since = time.Now().Add(-time.Duration(k.hello.Down))
+		}
+		s.attached = attach(s.logs, since)
+	}
+	if err := s.run(); err != errHalted {
+		return err
+	}
+	return nil
+}
+
+// osSignal is a signal to the supervisor itself; it means the same as to pid1.
+type osSignal struct{ sig unix.Signal }
+
+func forwardSignals(inbox chan<- any) {
+	ch := make(chan os.Signal, 16)
+	signal.Notify(ch, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
+	for sig := range ch {
+		inbox <- osSignal{sig.(unix.Signal)}
+	}
+}

@@ -1,0 +1,296 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/common/sdnotify"
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/supervisord/core"
+)
+
+// Readiness that services tell of: a datagram socket for each run with
+// ready = "notify", a pipe for each with ready = "fd". Their descriptors are
+// stored with pid1, so that nothing said while there is no supervisor is lost.
+// A datagram is peeked, stepped and saved, and only then consumed.
+
+func notifyName(run core.RunID) string { return "notify/" + strconv.FormatUint(uint64(run), 10) }
+func readyName(run core.RunID) string  { return "ready/" + strconv.FormatUint(uint64(run), 10) }
+
+// notifySocket is the readiness channel of one run.
+type notifySocket struct {
+	run  core.RunID
+	fd   int
+	sock bool // a socket, else a pipe
+	n    *notifier
+}
+
+func (s *notifySocket) name() string {
+	if s.sock {
+		return notifyName(s.run)
+	}
+	return readyName(s.run)
+}
+
+// notifier waits on all readiness channels. Its epoll descriptor is waited on
+// by one goroutine, which reports each channel once until it is armed again;
+// everything else belongs to the loop.
+type notifier struct {
+	dir     string
+	epoll   int
+	scratch [2]int // a pipe for peekPipe
+	sockets map[core.RunID]*notifySocket
+	inbox   chan<- any
+}
+
+func newNotifier(dir string, inbox chan<- any) (*notifier, error) {
+	// Services of other users reach their sockets through it; the names are
+	// no secret, each socket belongs to its user.
+	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("cannot make the directory of notify sockets: %w", err)
+	}
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("cannot wait for notify sockets: %w", err)
+	}
+	n := &notifier{dir: dir, epoll: epoll, sockets: map[core.RunID]*notifySocket{}, inbox: inbox}
+	if err := unix.Pipe2(n.scratch[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("cannot make a pipe: %w", err)
+	}
+	return n, nil
+}
+
+// waitLoop reports readable channels.
+func (n *notifier) waitLoop() {
+	var events [64]unix.EpollEvent
+	for {
+		count, err := unix.EpollWait(n.epoll, events[:], -1)
+		if err != nil && err != unix.EINTR {
+			return
+		}
+		for _, ev := range events[:max(count, 0)] {
+			run := core.RunID(uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32)
+			n.inbox <- readable{run}
+		}
+	}
+}
+
+// readable says that a run has something to say.
+type readable struct{ run core.RunID }
+
+// listen makes the socket of a run. Its path is short, a run id, because a
+// socket's path ends at 107 bytes.
+func (n *notifier) listen(run core.RunID, cred *ipc.Cred, k *keeper) error {
+	if n.sockets[run] != nil {
+		return nil // ordered again after a crash
+	}
+	path := n.dir + "/" + strconv.FormatUint(uint64(run), 10)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("cannot make its notify socket: %w", err)
+	}
+	os.Remove(path)
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1), unix.Fchmod(fd, 0o600))
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	}
+	if err == nil && cred != nil {
+		err = os.Chown(path, int(cred.UID), int(cred.GID))
+	}
+	if err == nil {
+		err = k.store(notifyName(run), fd)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("cannot make its notify socket %s: %w", path, err)
+	}
+	n.add(run, fd, true)
+	return nil
+}
+
+// add takes over the channel of a run.
+func (n *notifier) add(run core.RunID, fd int, sock bool) {
+	if old := n.sockets[run]; old != nil {
+		unix.Close(old.fd)
+	}
+	unix.SetNonblock(fd, true)
+	s := &notifySocket{run: run, fd: fd, sock: sock, n: n}
+	n.sockets[run] = s
+	n.arm(s, unix.EPOLL_CTL_ADD)
+}
+
+func (n *notifier) arm(s *notifySocket, op int) {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(s.run), Pad: int32(uint64(s.run) >> 32)}
+	unix.EpollCtl(n.epoll, op, s.fd, &ev)
+}
+
+// remove closes the channel of a run and returns the name that it is stored
+// under, if it had one.
+func (n *notifier) remove(run core.RunID) (name string, ok bool) {
+	s := n.sockets[run]
+	if s == nil {
+		return "", false
+	}
+	delete(n.sockets, run)
+	unix.Close(s.fd)
+	if s.sock {
+		os.Remove(n.dir + "/" + strconv.FormatUint(uint64(run), 10))
+	}
+	return s.name(), true
+}
+
+// saying is what a run has said: the message at the head of its channel.
+type saying struct {
+	socket *notifySocket
+	msg    sdnotify.Message
+	pid    int // of the sender
+	uid    uint32
+}
+
+// peek looks at the next message of a channel without taking it.
+func (s *notifySocket) peek() (saying, bool) {
+	if !s.sock {
+		return s.peekPipe()
+	}
+	for {
+		var b [sdnotify.MaxSize + 1]byte
+		oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(16*4))
+		c, oobn, flags, _, err := unix.Recvmsg(s.fd, b[:], oob, unix.MSG_PEEK|unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return saying{}, false
+		}
+		say := saying{socket: s}
+		msgs, _ := unix.ParseSocketControlMessage(oob[:oobn])
+		for _, m := range msgs {
+			if cred, err := unix.ParseUnixCredentials(&m); err == nil {
+				say.pid, say.uid = int(cred.Pid), cred.Uid
+			}
+			// A descriptor that comes along is a barrier, or nothing that we
+			// keep: closing it is the answer.
+			if fds, err := unix.ParseUnixRights(&m); err == nil {
+				for _, fd := range fds {
+					unix.Close(fd)
+				}
+			}
+		}
+		if msg, ok := sdnotify.Parse(b[:c]); ok && c <= sdnotify.MaxSize && flags&unix.MSG_TRUNC == 0 {
+			say.msg = msg
+			return say, true
+		}
+		s.take()
+	}
+}
+
+// peekPipe looks for the newline by which s6's convention says ready. tee(2)
+// copies what is in the pipe and leaves it there.
+func (s *notifySocket) peekPipe() (saying, bool) {
+	for {
+		var b [512]byte
+		n, err := unix.Tee(s.fd, s.n.scratch[1], len(b), unix.SPLICE_F_NONBLOCK)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return saying{}, false
+		}
+		got, _ := unix.Read(s.n.scratch[0], b[:n])
+		if bytes.IndexByte(b[:max(got, 0)], '\n') >= 0 {
+			return saying{socket: s, msg: sdnotify.Message{Ready: true}, pid: -1}, true
+		}
+		s.take()
+	}
+}
+
+// take consumes the message that was peeked.
+func (s *notifySocket) take() {
+	var b [512]byte
+	for {
+		var err error
+		if s.sock {
+			_, _, _, _, err = unix.Recvmsg(s.fd, b[:1], nil, unix.MSG_DONTWAIT)
+		} else {
+			_, err = unix.Read(s.fd, b[:])
+		}
+		if err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// belongs says whether a sender is part of a run: its session is the one that
+// the leader began, or the leader is among its ancestors. One that has gone
+// since counts when its uid fits.
+func (say saying) belongs(leader int, uid uint32) bool {
+	if say.pid == -1 {
+		return true
+	}
+	if sid, err := unix.Getsid(say.pid); err == nil && sid == leader {
+		return true
+	} else if err == unix.ESRCH {
+		return say.uid == uid
+	}
+	for pid, n := say.pid, 0; pid > 1 && n < 64; n++ {
+		if pid == leader {
+			return true
+		}
+		st, err := readStat(pid)
+		if err != nil {
+			return say.uid == uid && n == 0
+		}
+		pid = st.ppid
+	}
+	return false
+}
+
+// heard is the most that one channel may say in one turn of the loop.
+const heard = 64
+
+// listenTo steps the core with what a run has said, saving each message before
+// it is consumed.
+func (s *server) listenTo(sock *notifySocket) {
+	for range heard {
+		say, ok := sock.peek()
+		if !ok {
+			break
+		}
+		if leader, ok := s.core.Leader(sock.run); ok && say.belongs(leader, sock.owner()) {
+			s.step(core.Notify{
+				Run: sock.run, Status: say.msg.Status, Alive: say.msg.Watchdog, Trigger: say.msg.Trigger,
+				Extend: core.Time(say.msg.Extend), MainPid: say.msg.MainPid,
+			})
+			if say.msg.Ready {
+				s.step(core.Ready{Run: sock.run})
+			}
+			s.save()
+		} else if ok {
+			s.log.Warn("a process that is no part of the service spoke for it: not heard", "run", sock.run, "pid", say.pid, "uid", say.uid)
+		}
+		sock.take()
+	}
+	s.notify.arm(sock, unix.EPOLL_CTL_MOD)
+}
+
+// listenToAll hears what everybody has said by now, before a deadline is
+// judged.
+func (s *server) listenToAll() {
+	for _, sock := range s.notify.sockets {
+		s.listenTo(sock)
+	}
+}
+
+// owner is the user that a socket was made for.
+func (s *notifySocket) owner() uint32 {
+	var st unix.Stat_t
+	if err := unix.Stat(s.n.dir+"/"+strconv.FormatUint(uint64(s.run), 10), &st); err != nil {
+		return uint32(os.Getuid())
+	}
+	return st.Uid
+}

@@ -1,0 +1,363 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/supervisord/core"
+)
+
+// perform does one action of the core.
+func (s *server) perform(a core.Action) {
+	switch a := a.(type) {
+	case core.Spawn:
+		s.prepare(a)
+	case core.Signal:
+		scope := ipc.ScopeGroup
+		if a.Scope == core.ScopeAll {
+			scope = ipc.ScopeAll
+		}
+		s.keeper.send(ipc.KindSignal, ipc.Signal{Run: ipc.RunID(a.Run), Sig: a.Signal, Scope: scope})
+	case core.Forget:
+		s.dropRunFds(a.Run)
+		s.keeper.send(ipc.KindForget, ipc.Forget{Run: ipc.RunID(a.Run)})
+	case core.SetMain:
+		s.keeper.send(ipc.KindMain, ipc.Main{Run: ipc.RunID(a.Run), Pid: a.Pid})
+	case core.Changed:
+		s.onChanged(a)
+	case core.Halt:
+		s.halt(a)
+	}
+}
+
+// onChanged tells the log and those who wait.
+func (s *server) onChanged(a core.Changed) {
+	s.moved = true
+	for w := range s.waiters {
+		w.changed = append(w.changed, a)
+	}
+	args := []any{"service", a.Service, "state", a.To.String()}
+	if a.Pid != 0 {
+		args = append(args, "pid", a.Pid)
+	}
+	switch {
+	case a.To == core.StateFailed && a.Reason != nil:
+		s.log.Warn("failed", append(args, "reason", a.Reason.Message)...)
+	default:
+		s.log.Debug("changed", args...)
+	}
+}
+
+// haltNow says that all output is out, too.
+type haltNow core.Halt
+
+// halt is the last order: everything is down.
+func (s *server) halt(a core.Halt) {
+	s.log.Info("all services are down", "exit", a.Code)
+	go func() {
+		s.attached.finish()
+		s.inbox <- haltNow(a)
+	}()
+}
+
+// prepared is a Spawn with everything looked up, or why that is not possible.
+type prepared struct {
+	run    core.RunID
+	order  ipc.Spawn
+	notify bool // it wants a notify socket
+	err    error
+	code   int
+	config bool
+}
+
+// prepare makes the order for pid1. What may block on a file system, reading
+// environment files, secrets and the user database, is done beside the loop;
+// the core sends no signal to a run before it was spawned, so nothing can
+// overtake the order.
+func (s *server) prepare(a core.Spawn) {
+	b := builder{action: a, base: s.environment(a.Service), runtimeDir: s.paths.RuntimeDir}
+	if len(a.Service.EnvFile) > 0 || a.Service.User != "" || a.Service.Group != "" || slices.ContainsFunc(a.Service.Env, isSecret) {
+		go func() { s.inbox <- b.build() }()
+		return
+	}
+	s.onPrepared(b.build())
+}
+
+func isSecret(v spec.EnvVar) bool { return v.File != "" }
+
+// onPrepared sends the order, or tells the core that there is none to send.
+func (s *server) onPrepared(p prepared) {
+	if p.err == nil && p.notify {
+		p.err = s.notify.listen(p.run, p.order.Cred, s.keeper)
+	}
+	if p.err != nil {
+		ev := core.SpawnFailed{Run: p.run, Message: p.err.Error(), Code: p.code, Config: p.config}
+		s.events = append(s.events, ev)
+		return
+	}
+	if err := s.keeper.send(ipc.KindSpawn, p.order); err != nil {
+		s.events = append(s.events, core.SpawnFailed{Run: p.run, Message: err.Error(), Code: 126})
+	}
+}
+
+// environment is what every command of a service gets beside its own.
+func (s *server) environment(sp *spec.Service) []string {
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		switch name {
+		case keeperEnv, "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID":
+			return true // meant for zinit itself, if for anybody
+		}
+		return false
+	})
+	return append(env, "ZINIT_SERVICE="+sp.Name, "ZINIT_SOCKET="+s.paths.Socket)
+}
+
+// builder turns a spawn of the core into an order for pid1. It touches nothing
+// of the server, so that it may run beside the loop.
+type builder struct {
+	action     core.Spawn
+	base       []string
+	runtimeDir string
+}
+
+func (b builder) build() prepared {
+	p := prepared{run: b.action.Run}
+	sp := b.action.Service
+	fail := func(err error, config bool) prepared {
+		p.err, p.code, p.config = err, 126, config
+		return p
+	}
+	p.order = ipc.Spawn{Run: ipc.RunID(b.action.Run), Tag: sp.Name, Umask: sp.Umask}
+	env := newEnviron(b.base)
+	cred, account, err := lookupUser(sp.User, sp.Group)
+	if err != nil {
+		return fail(err, false)
+	}
+	p.order.Cred = cred
+	if account != nil {
+		env.set("HOME", account.HomeDir)
+		env.set("USER", account.Username)
+		env.set("LOGNAME", account.Username)
+	}
+	if config, err := env.addFrom(sp); err != nil {
+		return fail(err, config)
+	}
+	if b.action.Role == core.RoleStop {
+		env.set("MAINPID", strconv.Itoa(b.action.MainPid))
+	}
+	p.notify = b.action.Role == core.RoleMain && sp.Lifecycle.Ready == spec.ReadyNotify
+	if p.notify {
+		env.set("NOTIFY_SOCKET", b.runtimeDir+"/notify/"+strconv.FormatUint(uint64(b.action.Run), 10))
+		if w := sp.Lifecycle.Watchdog; w > 0 {
+			env.set("WATCHDOG_USEC", strconv.FormatInt(w.Microseconds(), 10))
+		}
+	}
+	command := sp.Exec
+	switch b.action.Role {
+	case core.RoleMain:
+	case core.RolePre:
+		command = sp.Lifecycle.PreStart
+	case core.RoleStop:
+		command = sp.Lifecycle.StopExec
+	}
+	if p.order.Argv, err = command.Expand(env.get); err != nil {
+		return fail(fmt.Errorf("cannot expand its command: %w", err), true)
+	}
+	if p.order.Dir, err = spec.ExpandString(sp.Dir, env.get); err != nil {
+		return fail(fmt.Errorf("cannot expand dir: %w", err), true)
+	}
+	p.order.Env = env.list
+	p.order.Rlimits = rlimits(sp.Limits)
+	p.order.Nice, p.order.OOMScoreAdj = sp.Limits.Nice, sp.Limits.OOMScoreAdj
+	p.order.NoNewPrivs = sp.Limits.NoNewPrivs
+	if p.order.AmbientCaps, err = capabilityNumbers(sp.Limits.Capabilities); err != nil {
+		return fail(err, true)
+	}
+	if sp.Console && b.action.Role == core.RoleMain {
+		p.order.Console = true
+		return p
+	}
+	for fd, stream := range []string{1: "stdout", 2: "stderr"} {
+		if stream != "" {
+			p.order.Pipes = append(p.order.Pipes, ipc.Pipe{Name: ipc.LogFd(p.order.Run, stream, sp.Name), Fd: fd})
+		}
+	}
+	if b.action.Role == core.RoleMain && sp.Lifecycle.Ready == spec.ReadyFd {
+		p.order.Pipes = append(p.order.Pipes, ipc.Pipe{Name: readyName(b.action.Run), Fd: sp.Lifecycle.ReadyFd})
+	}
+	return p
+}
+
+// environ is an environment, the last value of a name counting.
+type environ struct {
+	list  []string
+	index map[string]int
+}
+
+func newEnviron(base []string) *environ {
+	e := &environ{index: make(map[string]int, len(base))}
+	for _, kv := range base {
+		if name, value, ok := strings.Cut(kv, "="); ok {
+			e.set(name, value)
+		}
+	}
+	if _, ok := e.index["PATH"]; !ok {
+		e.set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	}
+	return e
+}
+
+func (e *environ) set(name, value string) {
+	kv := name + "=" + value
+	if i, ok := e.index[name]; ok {
+		e.list[i] = kv
+		return
+	}
+	e.index[name] = len(e.list)
+	e.list = append(e.list, kv)
+}
+
+func (e *environ) get(name string) (string, bool) {
+	i, ok := e.index[name]
+	if !ok {
+		return "", false
+	}
+	return e.list[i][len(name)+1:], true
+}
+
+// addFrom adds env_file, then env. config says that an error lies in the
+// configuration itself.
+func (e *environ) addFrom(sp *spec.Service) (config bool, err error) {
+	for _, path := range sp.EnvFile {
+		path, optional := strings.CutPrefix(path, "-")
+		if path, err = spec.ExpandString(path, e.get); err != nil {
+			return true, fmt.Errorf("cannot expand env_file: %w", err)
+		}
+		data, err := readSmall(path)
+		if optional && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("cannot read env_file: %w", err)
+		}
+		vars, err := spec.ParseEnvFile(path, data)
+		if err != nil {
+			return false, err
+		}
+		for _, v := range vars {
+			value, err := spec.ExpandString(v.Value, e.get)
+			if err != nil {
+				return true, fmt.Errorf("cannot expand %s of %s: %w", v.Name, path, err)
+			}
+			e.set(v.Name, value)
+		}
+	}
+	for _, v := range sp.Env {
+		if v.File != "" {
+			data, err := readSmall(v.File)
+			if err != nil {
+				return false, fmt.Errorf("cannot read the value of %s: %w", v.Name, err)
+			}
+			e.set(v.Name, strings.TrimSuffix(string(data), "\n"))
+			continue
+		}
+		value, err := spec.ExpandString(v.Value, e.get)
+		if err != nil {
+			return true, fmt.Errorf("cannot expand %s: %w", v.Name, err)
+		}
+		e.set(v.Name, value)
+	}
+	return false, nil
+}
+
+// readSmall reads a regular file of at most 1 MiB; execve(2) takes no longer
+// environment anyway, and a FIFO would block.
+func readSmall(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	if fi.Size() > 1<<20 {
+		return nil, fmt.Errorf("%s is larger than 1 MiB", path)
+	}
+	return os.ReadFile(path)
+}
+
+// lookupUser resolves user and group, each a name or a number. It returns nil
+// for a service that has neither.
+func lookupUser(name, group string) (*ipc.Cred, *user.User, error) {
+	if name == "" && group == "" {
+		return nil, nil, nil
+	}
+	cred := &ipc.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
+	var account *user.User
+	if name != "" {
+		var err error
+		id, numeric := strconv.ParseUint(name, 10, 32)
+		if numeric == nil {
+			cred.UID = uint32(id)
+			account, err = user.LookupId(name)
+		} else if account, err = user.Lookup(name); err != nil {
+			return nil, nil, fmt.Errorf("cannot find user %s: there is no such name in /etc/passwd", name)
+		}
+		switch {
+		case account != nil:
+			uid, _ := strconv.ParseUint(account.Uid, 10, 32)
+			gid, _ := strconv.ParseUint(account.Gid, 10, 32)
+			cred.UID, cred.GID = uint32(uid), uint32(gid)
+			ids, err := account.GroupIds()
+			if err != nil {
+				return nil, nil, fmt.Errorf("cannot find the groups of user %s: %w", name, err)
+			}
+			for _, s := range ids {
+				if g, err := strconv.ParseUint(s, 10, 32); err == nil {
+					cred.Groups = append(cred.Groups, uint32(g))
+				}
+			}
+		case group == "":
+			return nil, nil, fmt.Errorf("cannot tell the group of user %s, which has no entry in /etc/passwd: set group as well", name)
+		}
+	}
+	if group != "" {
+		g, err := user.LookupGroup(group)
+		if err == nil {
+			group = g.Gid
+		}
+		id, perr := strconv.ParseUint(group, 10, 32)
+		if perr != nil {
+			return nil, nil, fmt.Errorf("cannot find group %s: there is no such name in /etc/group", group)
+		}
+		cred.GID = uint32(id)
+	}
+	if !slices.Contains(cred.Groups, cred.GID) {
+		cred.Groups = append(cred.Groups, cred.GID)
+	}
+	return cred, account, nil
+}
+
+// spawnExitCode is what a shell exits with when it cannot run a command.
+func spawnExitCode(m ipc.SpawnFailed) int {
+	if m.Stage == ipc.StageExec && unix.Errno(m.Errno) == unix.ENOENT {
+		return 127
+	}
+	return 126
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/supervisord/core"
+)
+
+// store keeps the saved state: wishes, history and the effective
+// configuration, one record per service, in a journal in the runtime
+// directory. Each batch of changes is appended with one write(2), and the last
+// record of a name counts. A write that was cut short by a crash is told by
+// its checksum and dropped: nothing that it stood for has been done yet.
+//
+// Owned by the loop. The state is for a crash of the supervisor, not of the
+// machine: nothing is synced.
+type store struct {
+	path string
+	file *os.File
+	size int64
+	// live is about how many bytes a fresh journal would have.
+	live int64
+	buf  bytes.Buffer
+	enc  *msgpack.Encoder
+	// failed says that the last write failed; the journal is written afresh
+	// before the next.
+	failed error
+}
+
+// stateFormat is the version of the journal. It is written first, and a
+// release reads its own and the one before.
+const stateFormat = 1
+
+// Types of records. Numbers are never reused.
+const (
+	recordHeader uint8 = 1 // header
+	recordGlobal uint8 = 2 // core.Global
+	recordState  uint8 = 3 // core.Record
+	recordSpec   uint8 = 4 // spec.Service
+	recordGone   uint8 = 5 // the name of a service that is no more
+	recordErrors uint8 = 6 // []spec.Problem
+)
+
+// header says whose state it is.
+type header struct {
+	Format int `msgpack:"format"`
+	// Boot is the kernel's boot id, Keeper and Started the pid and start time
+	// of pid1: the state is of use only to its children.
+	Boot    string `msgpack:"boot"`
+	Keeper  int    `msgpack:"keeper"`
+	Started uint64 `msgpack:"started"`
+}
+
+// saved is what a journal holds.
+type saved struct {
+	Header   header
+	Global   core.Global
+	Records  map[string]core.Record
+	Services map[string]*spec.Service
+	Problems []spec.Problem
+}
+
+func (s *saved) records() []core.Record {
+	out := make([]core.Record, 0, len(s.Records))
+	for _, r := range s.Records {
+		out = append(out, r)
+	}
+	return out
+}
+
+// frameSize is the length and the checksum that precede a record.
+const frameSize = 8
+
+var crcTable = crc32.MakeTable(crc32.Castagnoli)
+
+// loadState reads a journal. It returns nil if there is none, and an error
+// that says what is wrong with one that cannot be used.
+func loadState(path string) (*saved, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the saved state: %w", err)
+	}
+	s := &saved{Records: map[string]core.Record{}, Services: map[string]*spec.Service{}}
+	for len(b) >= frameSize {
+		n := int(binary.BigEndian.Uint32(b))
+		if n < 1 || n > len(b)-frameSize {
+			break
+		}
+		payload := b[frameSize : frameSize+n]
+		if crc32.Checksum(payload, crcTable) != binary.BigEndian.Uint32(b[4:]) {
+			break
+		}
+		if err := s.read(payload[0], payload[1:]); err != nil {
+			return nil, fmt.Errorf("cannot read the saved state %s: %w", path, err)
+		}
+		b = b[frameSize+n:]
+	}
+	if s.Header.Format == 0 {
+		return nil, fmt.Errorf("cannot read the saved state %s: it does not begin with a header", path)
+	}
+	return s, nil
+}
+
+func (s *saved) read(kind uint8, body []byte) error {
+	if s.Header.Format == 0 && kind != recordHeader {
+		return errors.New("it does not begin with a header")
+	}
+	switch kind {
+	case recordHeader:
+		if err := msgpack.Unmarshal(body, &s.Header); err != nil {
+			return err
+		}
+		if s.Header.Format != stateFormat {
+			return fmt.Errorf("it has format %d, this zinit-server reads %d", s.Header.Format, stateFormat)
+		}
+		return nil
+	case recordGlobal:
+		s.Global = core.Global{}
+		return msgpack.Unmarshal(body, &s.Global)
+	case recordState:
+		var r core.Record
+		err := msgpack.Unmarshal(body, &r)
+		s.Records[r.Name] = r
+		return err
+	case recordSpec:
+		var sp spec.Service
+		err := msgpack.Unmarshal(body, &sp)
+		s.Services[sp.Name] = &sp
+		return err
+	case recordGone:
+		var name string
+		err := msgpack.Unmarshal(body, &name)
+		delete(s.Records, name)
+		delete(s.Services, name)
+		return err
+	case recordErrors:
+		s.Problems = nil
+		return msgpack.Unmarshal(body, &s.Problems)
+	}
+	return fmt.Errorf("it has a record of the unknown type %d", kind)
+}
+
+func newStore(path string) *store {
+	s := &store{path: path}
+	s.enc = msgpack.NewEncoder(&s.buf)
+	s.enc.UseCompactInts(true)
+	return s
+}
+
+// put adds a record to the batch.
+func (s *store) put(kind uint8, body any) error {
+	start := s.buf.Len()
+	s.buf.Write(make([]byte, frameSize))
+	s.buf.WriteByte(kind)
+	if err := s.enc.Encode(body); err != nil {
+		s.buf.Truncate(start)
+		return fmt.Errorf("cannot encode a state record: %w", err)
+	}
+	b := s.buf.Bytes()[start:]
+	binary.BigEndian.PutUint32(b, uint32(len(b)-frameSize))
+	binary.BigEndian.PutUint32(b[4:], crc32.Checksum(b[frameSize:], crcTable))
+	return nil
+}
+
+func (s *store) putChanges(ch core.Changes) error {
+	var err error
+	if ch.Global != nil {
+		err = s.put(recordGlobal, ch.Global)
+	}
+	for i := range ch.Records {
+		err = errors.Join(err, s.put(recordState, &ch.Records[i]))
+	}
+	for _, n := range ch.Removed {
+		err = errors.Join(err, s.put(recordGone, n))
+	}
+	return err
+}
+
+// append writes the batch at the end of the journal.
+func (s *store) append() error {
+	if s.failed != nil || s.file == nil {
+		s.buf.Reset()
+		return errors.New("the journal has to be written afresh")
+	}
+	n, err := s.file.Write(s.buf.Bytes())
+	s.size += int64(n)
+	s.buf.Reset()
+	if err != nil {
+		s.failed = err
+	}
+	return err
+}
+
+// outgrown says that the journal should be written afresh: most of it is
+// history.
+func (s *store) outgrown() bool { return s.failed != nil || s.size > 1<<20 && s.size > 4*s.live }
+
+// rewrite replaces the journal by one with the batch alone.
+func (s *store) rewrite() (err error) {
+	defer s.buf.Reset()
+	f, err := os.OpenFile(s.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err == nil {
+		if _, err = f.Write(s.buf.Bytes()); err == nil {
+			err = os.Rename(s.path+".new", s.path)
+		}
+		if err != nil {
+			f.Close()
+			os.Remove(s.path + ".new")
+		}
+	}
+	if err != nil {
+		s.failed = err
+		return fmt.Errorf("cannot save the state: %w", err)
+	}
+	if s.file != nil {
+		s.file.Close()
+	}
+	s.file, s.failed = f, nil
+	s.size = int64(s.buf.Len())
+	s.live = s.size
+	return nil
+}
+
+// remove ends the journal: what is down cleanly needs no recovery.
+func (s *store) remove() {
+	if s.file != nil {
+		s.file.Close()
+		s.file = nil
+	}
+	os.Remove(s.path)
+}

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"os"
+	"slices"
+	"time"
+
+	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/common/version"
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/supervisord/core"
+)
+
+// What the core knows, as clients see it. All of it runs in the loop.
+
+func (s *server) viewOf(name string) (ipc.Service, bool) {
+	now := s.now()
+	v, ok := s.core.View(now, name)
+	if !ok {
+		return ipc.Service{}, false
+	}
+	sp := s.services[name]
+	out := ipc.Service{
+		Name: name, Kind: string(sp.Kind), State: ipc.State(v.State.String()),
+		Class: string(sp.Class), Status: string(sp.Status), Desired: "down",
+		Oneshot: sp.Oneshot, Pid: v.Pid, Restarts: v.Restarts, RestartsTotal: v.Total,
+		Reason: reasonOf(v.Reason), StatusText: v.StatusText, Note: v.Note,
+		Requires: sp.Requires, After: sp.After, Wants: sp.Wants, Conflicts: sp.Conflicts,
+		Dependents: v.Dependents,
+		Origin:     ipc.Origin{File: sp.File, Ephemeral: s.ephemeral[name]},
+	}
+	if v.Up {
+		out.Desired = "up"
+	}
+	if v.Since > 0 {
+		at := s.wall(v.Since)
+		out.Since = &at
+	}
+	if v.State == core.StateRunning {
+		out.UptimeMS = time.Duration(now - v.Since).Milliseconds()
+	}
+	if v.Next > 0 {
+		at := s.wall(v.Next)
+		out.NextStart = &at
+	}
+	if v.End != nil {
+		e := &ipc.Exit{At: s.wall(v.End.At)}
+		if v.End.Signal != 0 {
+			e.Signal = spec.SignalName(v.End.Signal)
+		} else {
+			e.Code = &v.End.Code
+		}
+		out.Exit = e
+	}
+	for _, b := range v.Blocks {
+		out.BlockedBy = append(out.BlockedBy, ipc.Block{Kind: string(b.Kind), Name: b.Name, Detail: s.core.Describe(now, b)})
+	}
+	return out, true
+}
+
+func reasonOf(r *core.Reason) *ipc.Reason {
+	if r == nil {
+		return nil
+	}
+	out := &ipc.Reason{Kind: string(r.Kind), Message: r.Message, Service: r.Service, Services: r.Services}
+	if e := r.End; e != nil {
+		if e.Signal != 0 {
+			out.Signal = spec.SignalName(e.Signal)
+		} else {
+			out.Code = &e.Code
+		}
+		out.Core, out.OOM = e.Core, e.OOM
+	}
+	return out
+}
+
+// maxWhy is how many hops of a chain of causes an answer nests: each takes
+// three levels of a frame, of which there are 16. What is deeper is folded:
+// the last hop is the root, and its detail says what lies between.
+const maxWhy = 3
+
+// why follows the causes of a service's state.
+func (s *server) why(name string) ipc.Why {
+	return s.whyAt(name, 0, map[string]bool{})
+}
+
+func (s *server) whyAt(name string, depth int, seen map[string]bool) ipc.Why {
+	v, ok := s.viewOf(name)
+	if !ok {
+		return ipc.Why{Name: name, State: ipc.StateInactive, Detail: "it does not exist"}
+	}
+	seen[name] = true
+	w := ipc.Why{Name: name, State: v.State, Reason: v.Reason, Detail: v.Note, BlockedBy: v.BlockedBy}
+	if r := v.Reason; r != nil && (r.Kind == string(core.ReasonDependency) || r.Kind == string(core.ReasonMissing)) {
+		w.BlockedBy = append(w.BlockedBy, ipc.Block{Kind: "requires", Name: r.Service, Detail: r.Message})
+	}
+	for i := range w.BlockedBy {
+		b := &w.BlockedBy[i]
+		if d, ok := s.viewOf(b.Name); ok {
+			b.State = d.State
+		}
+		if b.Kind == string(core.BlockLeft) || b.Kind == string(core.BlockPort) || seen[b.Name] || s.services[b.Name] == nil {
+			continue
+		}
+		target := b.Name
+		if depth == maxWhy-1 {
+			target = s.root(b.Name)
+		}
+		because := s.whyAt(target, depth+1, seen)
+		if depth == maxWhy-1 {
+			because.BlockedBy = nil
+		}
+		b.Because = &because
+	}
+	return w
+}
+
+// root follows the first cause of each service to the end.
+func (s *server) root(name string) string {
+	for seen := map[string]bool{}; !seen[name]; {
+		seen[name] = true
+		v, ok := s.core.View(s.now(), name)
+		switch {
+		case ok && len(v.Blocks) > 0 && s.services[v.Blocks[0].Name] != nil:
+			name = v.Blocks[0].Name
+		case ok && v.Reason != nil && v.Reason.Kind == core.ReasonDependency:
+			name = v.Reason.Service
+		}
+	}
+	return name
+}
+
+// maxTree is how many levels of a tree one item holds; what is deeper follows
+// as an item of its own.
+const maxTree = 5
+
+// trees returns the tree of a service, or of all that nobody requires. A
+// subtree that was cut off is marked, and follows later in the list.
+func (s *server) trees(name string, reverse bool) []ipc.Tree {
+	edges := func(n string) []string {
+		if !reverse {
+			if sp := s.services[n]; sp != nil {
+				return sp.Requires
+			}
+			return nil
+		}
+		v, _ := s.core.View(s.now(), n)
+		return v.Dependents
+	}
+	var roots []string
+	if name != "" {
+		roots = []string{name}
+	} else {
+		needed := map[string]bool{}
+		for n := range s.services {
+			for _, d := range edges(n) {
+				needed[d] = true
+			}
+		}
+		for _, n := range s.core.Names() {
+			if !needed[n] || s.inCycle(n) {
+				roots = append(roots, n)
+			}
+		}
+	}
+	var out []ipc.Tree
+	done := map[string]bool{}
+	for len(roots) > 0 {
+		n := roots[0]
+		roots = roots[1:]
+		if done[n] {
+			continue
+		}
+		done[n] = true
+		t, cut := s.tree(n, edges, 0)
+		out = append(out, t)
+		roots = append(roots, cut...)
+	}
+	return out
+}
+
+func (s *server) inCycle(name string) bool {
+	v, _ := s.core.View(s.now(), name)
+	return v.Reason != nil && v.Reason.Kind == core.ReasonCycle
+}
+
+// tree returns a tree down to maxTree levels, and the names at which it goes on.
+func (s *server) tree(name string, edges func(string) []string, depth int) (ipc.Tree, []string) {
+	t := ipc.Tree{Name: name, State: ipc.StateInactive}
+	if v, ok := s.core.View(s.now(), name); ok {
+		t.State = ipc.State(v.State.String())
+	} else {
+		t.Missing = true
+	}
+	next := edges(name)
+	if depth == maxTree && len(next) > 0 {
+		t.More = true
+		return t, []string{name}
+	}
+	var cut []string
+	for _, n := range next {
+		child, c := s.tree(n, edges, depth+1)
+		t.Requires = append(t.Requires, child)
+		cut = append(cut, c...)
+	}
+	return t, cut
+}
+
+func (s *server) info() ipc.Info {
+	i := ipc.Info{
+		Version: version.Version, Pid: os.Getpid(), KeeperPid: s.keeper.hello.Pid, Mode: string(s.keeper.hello.Mode),
+		Socket: s.paths.Socket, RuntimeDir: s.paths.RuntimeDir, ConfigDir: s.opts.configDir,
+		UptimeMS: time.Since(s.started).Milliseconds(), Services: map[string]int{},
+		ConfigErrors: []ipc.Problem{}, ServerRestarts: s.keeper.hello.Restarts, LastEnd: s.keeper.hello.LastEnd,
+		DownMS: time.Duration(s.keeper.hello.Down).Milliseconds(), ShuttingDown: s.core.ShuttingDown(),
+	}
+	for _, n := range s.core.Names() {
+		v, _ := s.core.View(s.now(), n)
+		i.Services[v.State.String()]++
+	}
+	for _, p := range s.problems {
+		i.ConfigErrors = append(i.ConfigErrors, ipc.Problem{File: p.File, Line: p.Line, Column: p.Column, Message: p.Message})
+	}
+	return i
+}
+
+// notFound is the answer for an unknown name, which may be that of a broken
+// file.
+func (s *server) notFound(name string) *ipc.Error {
+	e := ipc.Errorf(ipc.ErrNotFound, "there is no service %q", name)
+	e.Service = name
+	for _, p := range s.problems {
+		if p.Service == name {
+			e.Message = "service " + name + " has an error in its configuration"
+			e.Problems = append(e.Problems, ipc.Problem{File: p.File, Line: p.Line, Column: p.Column, Message: p.Message})
+		}
+	}
+	if e.Problems == nil {
+		e.Nearest = spec.Nearest(name, s.core.Names())
+	}
+	return e
+}
+
+// known checks names, and returns all of them for none.
+func (s *server) known(names []string) ([]string, *ipc.Error) {
+	if len(names) == 0 {
+		return s.core.Names(), nil
+	}
+	for _, n := range names {
+		if s.services[n] == nil {
+			return nil, s.notFound(n)
+		}
+	}
+	return slices.Compact(slices.Clone(names)), nil
+}

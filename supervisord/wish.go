@@ -1,0 +1,364 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/supervisord/core"
+)
+
+// defaultWait bounds a wait for which the client names no time.
+const defaultWait = 60 * time.Second
+
+// outcome is how far a service is on the way to a goal.
+type outcome uint8
+
+const (
+	pending outcome = iota
+	reached
+	missed // it has failed, or nothing is under way that could bring it there
+)
+
+// waiter waits for services to reach a goal, and collects what moves
+// meanwhile. It belongs to the loop; done is closed there.
+type waiter struct {
+	names   []string
+	judge   func(w *waiter, v core.View) outcome
+	changed []core.Changed
+	result  map[string]outcome
+	done    chan struct{}
+	closed  bool
+}
+
+// askWaiters looks whether somebody's wait is over.
+func (s *server) askWaiters() {
+	for w := range s.waiters {
+		s.ask(w)
+	}
+}
+
+func (s *server) ask(w *waiter) {
+	for _, n := range w.names {
+		if w.result[n] != pending {
+			continue
+		}
+		v, ok := s.core.View(s.now(), n)
+		if !ok {
+			w.result[n] = missed
+			continue
+		}
+		w.result[n] = w.judge(w, v)
+	}
+	for _, n := range w.names {
+		if w.result[n] == pending {
+			return
+		}
+	}
+	for _, ch := range w.changed {
+		if v, ok := s.core.View(s.now(), ch.Service); ok && stillMoving(v) {
+			return
+		}
+	}
+	if !w.closed {
+		w.closed = true
+		delete(s.waiters, w)
+		close(w.done)
+	}
+}
+
+// stillMoving says that a service which a wish has moved is about to move on
+// by itself.
+func stillMoving(v core.View) bool {
+	return v.State == core.StateStopping || v.State == core.StateStarting || v.UnderWay && v.State == core.StateBlocked
+}
+
+// started judges a start. What the service did before the wish does not
+// count: a failure does only once it was tried again.
+func started(w *waiter, v core.View) outcome {
+	tried := false
+	for _, ch := range w.changed {
+		if ch.Service != v.Name {
+			continue
+		}
+		switch ch.To {
+		case core.StateStarting, core.StateBlocked:
+			tried = true
+		case core.StateRunning:
+			return reached
+		case core.StateExited:
+			if tried {
+				return reached
+			}
+		case core.StateFailed:
+			if tried || ch.From != core.StateStopping {
+				return missed
+			}
+		case core.StateInactive, core.StateStopping:
+		}
+	}
+	switch v.State {
+	case core.StateRunning:
+		if v.Halt == core.HaltNone {
+			return reached
+		}
+	case core.StateExited:
+		if v.Done && !v.Due {
+			return reached
+		}
+	case core.StateFailed:
+		if !v.UnderWay && v.Halt == core.HaltNone {
+			return missed
+		}
+	case core.StateBlocked:
+		if !v.UnderWay {
+			return missed
+		}
+	case core.StateInactive, core.StateStarting, core.StateStopping:
+	}
+	return pending
+}
+
+// stopped judges a stop: nothing of the service is left.
+func stopped(_ *waiter, v core.View) outcome {
+	if v.State == core.StateStarting || v.State == core.StateRunning || v.State == core.StateStopping || len(v.Runs) > 0 {
+		return pending
+	}
+	return reached
+}
+
+// wish asks the core for something and waits until it is done, has failed, or
+// the time is over.
+func (s *server) wish(ctx context.Context, op core.Op, p ipc.NamesParams) ([]ipc.Moved, error) {
+	judge := started
+	if op == core.OpStop {
+		judge = stopped
+	}
+	w := &waiter{judge: judge, result: map[string]outcome{}, done: make(chan struct{})}
+	var refused *ipc.Error
+	before := map[string]core.State{}
+	err := s.in(ctx, func() {
+		if s.core.ShuttingDown() {
+			refused = ipc.Errorf(ipc.ErrShuttingDown, "zinit is shutting down")
+			return
+		}
+		if len(p.Names) == 0 {
+			refused = ipc.Errorf(ipc.ErrInvalid, "no service is named")
+			return
+		}
+		if w.names, refused = s.known(p.Names); refused != nil {
+			return
+		}
+		for _, n := range w.names {
+			v, _ := s.core.View(s.now(), n)
+			before[n] = v.State
+		}
+		s.waiters[w] = true
+		s.step(core.Wish{Op: op, Names: w.names})
+		s.moved = true
+	})
+	if err != nil || refused != nil {
+		return nil, cmpError(refused, err)
+	}
+	timedOut := false
+	if !p.NoWait {
+		wait := defaultWait
+		if p.TimeoutMS > 0 {
+			wait = time.Duration(p.TimeoutMS) * time.Millisecond
+		}
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-w.done:
+		case <-t.C:
+			timedOut = true
+		case <-ctx.Done():
+		}
+	}
+	var moved []ipc.Moved
+	var failure *ipc.Error
+	err = s.in(context.WithoutCancel(ctx), func() {
+		delete(s.waiters, w)
+		moved = s.summary(w, before)
+		if !p.NoWait {
+			failure = s.verdict(w, op, timedOut)
+		}
+	})
+	if failure != nil {
+		failure.Moved = moved
+	}
+	return moved, cmpError(failure, err)
+}
+
+func cmpError(e *ipc.Error, err error) error {
+	if e != nil {
+		return e
+	}
+	return err
+}
+
+// summary says what moved: for each service from where to where, in the order
+// in which they came to rest. Services that were named but had not to move
+// come last.
+func (s *server) summary(w *waiter, before map[string]core.State) []ipc.Moved {
+	var out []ipc.Moved
+	for _, ch := range w.changed {
+		m := ipc.Moved{Name: ch.Service, From: ipc.State(ch.From.String()), To: ipc.State(ch.To.String()), Reason: reasonOf(ch.Reason)}
+		if i := slices.IndexFunc(out, func(o ipc.Moved) bool { return o.Name == ch.Service }); i >= 0 {
+			m.From = out[i].From
+			out = slices.Delete(out, i, i+1)
+		}
+		out = append(out, m)
+	}
+	for i := range out {
+		v, _ := s.viewOf(out[i].Name)
+		out[i].Note = v.Note
+	}
+	for _, n := range w.names {
+		if !slices.ContainsFunc(out, func(o ipc.Moved) bool { return o.Name == n }) {
+			v, _ := s.viewOf(n)
+			out = append(out, ipc.Moved{Name: n, From: ipc.State(before[n].String()), To: v.State, Reason: v.Reason, Note: v.Note})
+		}
+	}
+	return out
+}
+
+// verdict is the error of a wish that was not fulfilled.
+func (s *server) verdict(w *waiter, op core.Op, timedOut bool) *ipc.Error {
+	verb := "start"
+	if op == core.OpStop {
+		verb = "stop"
+	}
+	for _, n := range w.names {
+		v, _ := s.viewOf(n)
+		switch w.result[n] {
+		case reached:
+			continue
+		case missed:
+			e := &ipc.Error{Kind: ipc.ErrFailed, Service: n}
+			if v.State == ipc.StateBlocked {
+				e.Kind = ipc.ErrBlocked
+				e.Message = fmt.Sprintf("cannot start %s: %s", n, blocksOf(v))
+			} else {
+				e.Message = fmt.Sprintf("cannot start %s: it %s", n, failureOf(w, n, v))
+			}
+			return e
+		case pending:
+			if !timedOut {
+				return ipc.Errorf(ipc.ErrUnavailable, "stopped waiting for %s", n)
+			}
+			e := ipc.Errorf(ipc.ErrTimeout, "cannot %s %s within the time: it is %s", verb, n, v.State)
+			e.Service = n
+			if b := blocksOf(v); b != "" {
+				e.Message += ": " + b
+			} else if v.Note != "" {
+				e.Message += ": " + v.Note
+			}
+			return e
+		}
+	}
+	return nil
+}
+
+func blocksOf(v ipc.Service) string {
+	var all []string
+	for _, b := range v.BlockedBy {
+		all = append(all, b.Detail)
+	}
+	return strings.Join(all, "; ")
+}
+
+// failureOf is the failure that ended a start; the service may have been tried
+// again since.
+func failureOf(w *waiter, name string, v ipc.Service) string {
+	for _, ch := range w.changed {
+		if ch.Service == name && ch.To == core.StateFailed && ch.Reason != nil {
+			return ch.Reason.Message
+		}
+	}
+	if v.Reason != nil {
+		return v.Reason.Message
+	}
+	return "is " + string(v.State)
+}
+
+// wait waits until services are as asked for.
+func (s *server) wait(ctx context.Context, p ipc.NamesParams) ([]ipc.Service, error) {
+	var judge func(*waiter, core.View) outcome
+	switch p.For {
+	case "", "running":
+		judge = func(_ *waiter, v core.View) outcome {
+			if v.State == core.StateRunning && v.Halt == core.HaltNone || v.State == core.StateExited && v.Done {
+				return reached
+			}
+			return pending
+		}
+	case "exited":
+		judge = func(_ *waiter, v core.View) outcome {
+			if v.State == core.StateExited || v.State == core.StateFailed {
+				return reached
+			}
+			return pending
+		}
+	case "inactive":
+		judge = stopped
+	case "healthy":
+		judge = func(_ *waiter, v core.View) outcome {
+			if v.State == core.StateRunning && v.Halt == core.HaltNone {
+				return reached
+			}
+			return pending
+		}
+	default:
+		return nil, ipc.Errorf(ipc.ErrInvalid, "cannot wait for %q: choose running, exited, healthy or inactive", p.For)
+	}
+	w := &waiter{judge: judge, result: map[string]outcome{}, done: make(chan struct{})}
+	var refused *ipc.Error
+	if err := s.in(ctx, func() {
+		if len(p.Names) == 0 {
+			refused = ipc.Errorf(ipc.ErrInvalid, "no service is named")
+			return
+		}
+		if w.names, refused = s.known(p.Names); refused == nil {
+			s.waiters[w] = true
+			s.moved = true
+		}
+	}); err != nil || refused != nil {
+		return nil, cmpError(refused, err)
+	}
+	wait := defaultWait
+	if p.TimeoutMS > 0 {
+		wait = time.Duration(p.TimeoutMS) * time.Millisecond
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	var failure error
+	select {
+	case <-w.done:
+	case <-t.C:
+		failure = errors.New("time")
+	case <-ctx.Done():
+		failure = ctx.Err()
+	}
+	var out []ipc.Service
+	err := s.in(context.WithoutCancel(ctx), func() {
+		delete(s.waiters, w)
+		for _, n := range w.names {
+			v, _ := s.viewOf(n)
+			out = append(out, v)
+			if failure != nil && w.result[n] == pending {
+				e := ipc.Errorf(ipc.ErrTimeout, "%s is %s, not %s, after %s", n, v.State, p.For, wait)
+				e.Service = n
+				if v.Note != "" {
+					e.Message += ": " + v.Note
+				}
+				failure = e
+			}
+		}
+	})
+	return out, errors.Join(failure, err)
+}
