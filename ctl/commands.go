@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -190,46 +188,4 @@ Examples:
 
 func (c command) usage() string {
 	return strings.TrimSpace("zinit " + c.name + " " + c.args)
-}
-
-func helpCommand(*pflag.FlagSet) func(*app, []string) error {
-	return func(a *app, args []string) error {
-		if len(args) == 0 {
-			a.overview(a.out)
-			return nil
-		}
-		cmd, err := find(args[0])
-		if err != nil {
-			return err
-		}
-		a.describe(cmd)
-		return nil
-	}
-}
-
-// overview lists the commands.
-func (a *app) overview(w io.Writer) {
-	fmt.Fprint(w, "zinit controls services. It talks to zinit-server.\n\nUsage: zinit [flags] COMMAND [arguments]\n\nCommands:\n")
-	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-11s %s\n", c.name, c.summary)
-	}
-	fmt.Fprintf(w, "\nFlags, before or after the command:\n%s", a.globalUsages())
-	fmt.Fprint(w, "\nExit codes: 0 done, 1 failed, 2 usage, 3 server cannot be reached, 4 no such\nservice, 5 permission denied, 6 timed out.\n\nSee zinit help COMMAND.\n")
-}
-
-// describe prints the help of one command.
-func (a *app) describe(c command) {
-	fmt.Fprintf(a.out, "zinit %s: %s.\n\nUsage: %s\n\n%s\n", c.name, c.summary, c.usage(), c.help)
-	own := newFlagSet()
-	c.setup(own)
-	if own.HasFlags() {
-		fmt.Fprintf(a.out, "\nFlags:\n%s", flagUsages(own))
-	}
-	fmt.Fprintf(a.out, "\nFlags of all commands:\n%s", a.globalUsages())
-}
-
-func (a *app) globalUsages() string {
-	global := newFlagSet()
-	new(app).globals(global)
-	return flagUsages(global)
 }

@@ -284,7 +284,7 @@ func (a *app) serviceStatus(ctx context.Context, c *client.Client, s ipc.Service
 		{"conflicts", s.Conflicts}, {"needed by", s.Dependents},
 	} {
 		for i, name := range deps.names {
-			text := a.paint(red, "[?] ") + name + "  missing"
+			text := a.paint(red, "[ ] ") + name + "  missing"
 			if other, ok := states[name]; ok {
 				text = fmt.Sprintf("%s %s  %s", a.paint(stateStyle(other.State), symbolOf(other.State)), name, other.State)
 			}

@@ -46,7 +46,7 @@ func (n *lineCount) Set(text string) error {
 
 func logsCommand(flags *pflag.FlagSet) func(*app, []string) error {
 	lines := lineCount(defaultLines)
-	flags.VarP(&lines, "lines", "n", "how many of the newest lines, or all; all where --since is given")
+	flags.VarP(&lines, "lines", "n", "how many of the newest lines, or all (default 100, with --since all)")
 	follow := flags.BoolP("follow", "f", false, "go on with new lines as they come, until Ctrl-C")
 	since := flags.String("since", "", "only lines after `T`: so long ago (10m, 90) or a moment (2026-11-22T18:24:00Z)")
 	grep := flags.String("grep", "", "only lines that match the regular expression `RE`")

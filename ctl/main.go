@@ -104,47 +104,6 @@ func (a *app) globals(fs *pflag.FlagSet) {
 	fs.BoolVar(&a.version, "version", a.version, "show the version")
 }
 
-// flagUsages lists flags for help, at most 80 columns wide.
-func flagUsages(flags *pflag.FlagSet) string {
-	const (
-		width  = 80
-		indent = 23
-	)
-	var b strings.Builder
-	flags.VisitAll(func(f *pflag.Flag) {
-		left := "      --" + f.Name
-		if f.Shorthand != "" {
-			left = "  -" + f.Shorthand + ", --" + f.Name
-		}
-		value, usage := pflag.UnquoteUsage(f)
-		if f.Value.Type() != "bool" {
-			left += " " + value
-		}
-		column := len(left)
-		b.WriteString(left)
-		if column > indent-2 {
-			b.WriteByte('\n')
-			column = 0
-		}
-		b.WriteString(strings.Repeat(" ", indent-column))
-		column = indent
-		for _, word := range strings.Fields(usage) {
-			switch {
-			case column+1+len(word) > width:
-				b.WriteString("\n" + strings.Repeat(" ", indent))
-				column = indent
-			case column > indent:
-				b.WriteByte(' ')
-				column++
-			}
-			b.WriteString(word)
-			column += len(word)
-		}
-		b.WriteByte('\n')
-	})
-	return b.String()
-}
-
 func newFlagSet() *pflag.FlagSet {
 	fs := pflag.NewFlagSet("zinit", pflag.ContinueOnError)
 	fs.SortFlags = false
@@ -172,10 +131,10 @@ func (a *app) dispatch(args []string) error {
 		fmt.Fprintf(a.out, "zinit %s\n", version.Version)
 		return nil
 	case len(args) == 0 && a.help:
-		a.overview(a.out)
+		overview(a.out)
 		return nil
 	case len(args) == 0:
-		a.overview(a.stderr)
+		overview(a.stderr)
 		return silent(exitUsage)
 	}
 	cmd, err := find(args[0])
@@ -194,7 +153,7 @@ func (a *app) dispatch(args []string) error {
 		fmt.Fprintf(a.out, "zinit %s\n", version.Version)
 		return nil
 	case a.help:
-		a.describe(cmd)
+		describe(a.out, cmd)
 		return nil
 	case n < cmd.min && cmd.max == 1:
 		return usagef("%s: it needs one argument: %s", cmd.name, cmd.usage())

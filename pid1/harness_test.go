@@ -28,6 +28,7 @@ const (
 	envAck    = "PID1_TEST_ACK_TIMEOUT"
 	envTerm   = "PID1_TEST_PATIENCE"
 	fakeName  = "fake-supervisor"
+	groupName = "in-own-group"
 )
 
 func TestMain(m *testing.M) {
@@ -36,6 +37,10 @@ func TestMain(m *testing.M) {
 		main()
 	case len(os.Args) > 1 && os.Args[1] == fakeName:
 		fakeSupervisor()
+	case len(os.Args) > 2 && os.Args[1] == groupName:
+		// What an interactive shell does with a job.
+		unix.Setpgid(0, 0)
+		unix.Exec("/bin/sh", append([]string{"sh", "-c"}, os.Args[2:]...), os.Environ())
 	case os.Getenv(envRole) == "pid1":
 		if d, err := time.ParseDuration(os.Getenv(envAck)); err == nil {
 			ackTimeout = d

@@ -378,6 +378,10 @@ func (k *keeper) runLaunched(r *run, o outcome) {
 	for _, p := range o.job.pipes {
 		k.keep(p.name, p.fd)
 	}
+	if r.early != nil {
+		// It may have ended before the clock was read.
+		o.at = min(o.at, r.early.at)
+	}
 	k.table.becomeRunning(r, o.start, o.at)
 	k.tellSpawned(r)
 	if end := r.early; end != nil {

@@ -1,0 +1,44 @@
+# zinit: a process supervisor. `make run` tries it, `make test` proves it.
+
+VERSION  ?= 0.1.0-dev
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+FUZZTIME ?= 20s
+
+GO       ?= go
+LDFLAGS  := -s -w -X github.com/threefoldtech/zinit/common/version.Version=$(VERSION)
+PROGRAMS := zinit-pid1=pid1 zinit-server=supervisord zinit=ctl
+EXAMPLES := testdata/examples
+
+.PHONY: build run test lint bench fuzz install clean help
+
+build: ## build the programs into bin/
+	@mkdir -p bin
+	@for p in $(PROGRAMS); do \
+		CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/$${p%%=*} ./$${p##*=} || exit 1; \
+	done
+
+run: build ## start a supervisor with sample services, and say what to type next
+	@testdata/examples/run.sh bin $(EXAMPLES)
+
+test: ## all tests, also what needs root or Debian packages; installs those when root
+	@.ci/test
+
+lint: ## formatting, vet and staticcheck
+	@.ci/lint
+
+bench: build ## measure side by side with C floors, print a table
+	@$(GO) test -run '^$$' -bench . -benchtime 1x ./ctl ./supervisord/... ./ipc
+
+fuzz: ## each fuzz target for FUZZTIME
+	@.ci/fuzz $(FUZZTIME)
+
+install: build ## install the programs below PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin
+	for p in $(PROGRAMS); do install -m 755 bin/$${p%%=*} $(DESTDIR)$(PREFIX)/bin/ || exit 1; done
+
+clean: ## remove what was built
+	rm -rf bin
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12

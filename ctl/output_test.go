@@ -1,0 +1,186 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/ipc/ipctest"
+)
+
+// The output of whole commands is compared with testdata/*.txt. With -update
+// the files are written instead: look at each change before you keep it.
+var update = flag.Bool("update", false, "rewrite testdata")
+
+// golden compares with a file of testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".txt")
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs.\ngot:\n%s\nwant:\n%s", file, got, want)
+	}
+}
+
+// TestOutputOfCommands shows what people see, on terminals of several widths
+// and without one. A terminal is coloured; esc makes colours readable.
+func TestOutputOfCommands(t *testing.T) {
+	s := ipctest.Serve(t, answer)
+	esc := strings.NewReplacer("\x1b[0m", "}", "\x1b[", "{")
+	noColor := withEnv("NO_COLOR", "1")
+	utf8 := withEnv("LANG", "de_DE.UTF-8")
+	for _, test := range []struct {
+		name    string
+		command string
+		options []option
+	}{
+		{"list-pipe", "list", nil},
+		{"list-40", "list", []option{onTerminal(40), noColor}},
+		{"list-60", "list", []option{onTerminal(60), noColor}},
+		{"list-80", "list", []option{onTerminal(80), noColor}},
+		{"list-120", "list", []option{onTerminal(120), noColor}},
+		{"list-color", "list", []option{onTerminal(80)}},
+		{"list-failed", "list --state failed", nil},
+		{"list-quiet", "list -q", nil},
+		{"list-json", "list --json", nil},
+		{"status", "status", nil},
+		{"status-80", "status", []option{onTerminal(80), noColor}},
+		{"status-json", "status --json", nil},
+		{"status-all", "status api cache db logger migrate multi-user scratch web", nil},
+		{"status-color", "status api", []option{onTerminal(80)}},
+		{"status-name-json", "status cache --json", nil},
+		{"start", "start db web", nil},
+		{"start-no-wait", "start db web --no-wait", nil},
+		{"start-json", "start db web --json", nil},
+		{"stop", "stop db", []option{onTerminal(80)}},
+		{"restart", "restart db", nil},
+		{"restart-json", "restart db --json", nil},
+		{"kill", "kill db HUP", nil},
+		{"why", "why api", nil},
+		{"why-utf8", "why api", []option{onTerminal(80), utf8, noColor}},
+		{"why-json", "why api --json", nil},
+		{"tree", "tree", nil},
+		{"tree-utf8", "tree", []option{onTerminal(80), utf8, noColor}},
+		{"tree-color", "tree", []option{onTerminal(80)}},
+		{"tree-json", "tree --json", nil},
+		{"logs-one", "logs db", nil},
+		{"logs-all", "logs", nil},
+		{"logs-timestamps", "logs cache db --timestamps", nil},
+		{"logs-terminal", "logs -f", []option{onTerminal(80)}},
+		{"logs-json", "logs -f --json", nil},
+		{"wait", "wait db", nil},
+		{"wait-json", "wait migrate --for exited --json", nil},
+		{"not-found", "status dbb", nil},
+		{"not-found-json", "status dbb --json", nil},
+		{"help", "help", nil},
+		{"help-logs", "logs -h", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			args := append([]string{"--socket", s.Socket}, strings.Fields(test.command)...)
+			r := zinit(t, args, test.options...)
+			got := fmt.Sprintf("$ zinit %s\n%s", test.command, esc.Replace(r.stdout))
+			if r.stderr != "" {
+				got += "-- stderr --\n" + r.stderr
+			}
+			if r.code != 0 {
+				got += fmt.Sprintf("-- exit code %d --\n", r.code)
+			}
+			golden(t, test.name, got)
+		})
+	}
+}
+
+func TestListFitsEveryWidth(t *testing.T) {
+	s := ipctest.Serve(t, func(r *ipctest.Request) {
+		if r.Method == "system.info" {
+			r.Respond(ipc.Info{})
+			return
+		}
+		answer(r)
+	})
+	for width := 8; width < 150; width++ {
+		r := zinit(t, []string{"--socket", s.Socket, "list"}, onTerminal(width), withEnv("NO_COLOR", "1"))
+		lines := strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n")
+		if len(lines) != 1+len(services()) {
+			t.Fatalf("%d columns: %d lines", width, len(lines))
+		}
+		for _, line := range lines {
+			if len([]rune(line)) > width {
+				t.Errorf("%d columns: %q has %d", width, line, len(line))
+			}
+		}
+	}
+}
+
+func TestColorOnlyWhereItIsWanted(t *testing.T) {
+	s := ipctest.Serve(t, answer)
+	tree := []string{"--socket", s.Socket, "tree"}
+	for _, test := range []struct {
+		name    string
+		args    []string
+		options []option
+		want    bool
+	}{
+		{"pipe", tree, nil, false},
+		{"terminal", tree, []option{onTerminal(80)}, true},
+		{"NO_COLOR", tree, []option{onTerminal(80), withEnv("NO_COLOR", "1")}, false},
+		{"empty NO_COLOR", tree, []option{onTerminal(80), withEnv("NO_COLOR", "")}, true},
+		{"dumb terminal", tree, []option{onTerminal(80), withEnv("TERM", "dumb")}, false},
+		{"--no-color", append(tree, "--no-color"), []option{onTerminal(80)}, false},
+		{"--no-color before", append([]string{"--no-color"}, tree...), []option{onTerminal(80)}, false},
+		{"--json", append(tree, "--json"), []option{onTerminal(80)}, false},
+	} {
+		if got := strings.Contains(zinit(t, test.args, test.options...).stdout, "\x1b["); got != test.want {
+			t.Errorf("%s: coloured %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+func TestDurations(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"90": 90 * time.Second, "2s": 2 * time.Second, "1m30s": 90 * time.Second, "0.5": 500 * time.Millisecond,
+		"": 0, "0": 0, "-1": 0, "5x": 0,
+	} {
+		if got, err := parseDuration(text); got != want || (err != nil) != (want == 0) {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+	for d, want := range map[time.Duration]string{
+		0: "0s", 59 * time.Second: "59s", 61 * time.Second: "1m 1s", 2*time.Hour + 3*time.Minute: "2h 3m", 75 * time.Hour: "3d 3h",
+	} {
+		if got := duration(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestClean(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain ü €\t.":      "plain ü €\t.",
+		"\x1b[31m\r\n\x00":  `\x1b[31m\x0d\x0a\x00`,
+		"\xff|\u009b|\x7f":  `\xff|\x9b|\x7f`,
+		"a\u202eb\u2066c":   `a\u202eb\u2066c`,
+		"\uFFFD is allowed": "\uFFFD is allowed",
+	} {
+		if got := clean(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}

@@ -1,0 +1,405 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+func TestExitsWithoutASupervisorAreNotLost(t *testing.T) {
+	w := start(t, setup{})
+	s := w.supervisor()
+	gate := filepath.Join(w.dir, "gate")
+	if err := unix.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const n = 20
+	for id := ipc.RunID(1); id <= n; id++ {
+		s.spawn(shell(id, fmt.Sprintf("read x < %s; exit %d", gate, id)))
+		s.spawned(id)
+	}
+	s.kill()
+	// A supervisor that has not said hello is told, but gives no orders and
+	// acknowledges nothing.
+	mute := w.mute()
+	f, err := os.OpenFile(gate, os.O_RDWR, 0) // readers get the end of the file
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for range n {
+		await(mute, ipc.KindExited, func(ipc.Exited) bool { return true })
+	}
+	mute.kill()
+
+	s = w.supervisor()
+	for id := ipc.RunID(1); id <= n; id++ {
+		r := s.runs[id]
+		if r.State != ipc.RunExited || r.Exited == nil || r.Exited.Code != int(id) || !r.Emptied {
+			t.Errorf("run %d is told as %+v", id, r)
+		}
+		s.send(ipc.KindForget, ipc.Forget{Run: id})
+	}
+	s.sync()
+	s.kill()
+	if s = w.supervisor(); len(s.runs) != 0 {
+		t.Errorf("%d forgotten runs are told of", len(s.runs))
+	}
+}
+
+func TestSignalOrdersAreCounted(t *testing.T) {
+	w := start(t, setup{})
+	s := w.supervisor()
+	s.spawn(shell(1, "trap '' USR1; exec sleep 1000"))
+	s.spawned(1)
+	for range 3 {
+		s.send(ipc.KindSignal, ipc.Signal{Run: 1, Sig: int(unix.SIGCONT), Scope: ipc.ScopeGroup})
+	}
+	s.sync()
+	s.kill()
+	if s = w.supervisor(); s.runs[1].Signals != 3 {
+		t.Errorf("pid1 counted %d signals, want 3", s.runs[1].Signals)
+	}
+}
+
+func TestSupervisorRestartBacksOff(t *testing.T) {
+	w := start(t, setup{})
+	var gaps []time.Duration
+	for i := range 8 {
+		s := w.supervisor()
+		if s.hello.Restarts != i {
+			t.Fatalf("restart %d calls itself %d", i, s.hello.Restarts)
+		}
+		if i > 0 {
+			gaps = append(gaps, time.Duration(s.hello.Down))
+			if s.hello.LastEnd != "exit code 0" {
+				t.Errorf("the last end is told as %q", s.hello.LastEnd)
+			}
+		}
+		s.exit(0) // an exit without Halt is a crash, too
+	}
+	// At once, then 10 ms, doubling.
+	pause := restartMin
+	for i, g := range gaps[1:] {
+		if g < pause {
+			t.Errorf("pause %d was %v, want at least %v", i+1, g, pause)
+		}
+		pause *= 2
+	}
+}
+
+func TestRestartPauses(t *testing.T) {
+	k := &keeper{log: &logger{queue: make(chan record, 64)}}
+	s := &k.sup
+	die := func(life time.Duration) time.Duration {
+		s.ended = time.Now()
+		s.started = s.ended.Add(-life)
+		now := time.Now()
+		k.restartLater()
+		return s.restartAt.Sub(now).Round(5 * time.Millisecond)
+	}
+	want := []time.Duration{0, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5000, 5000}
+	for i, ms := range want {
+		if got := die(time.Second); got != ms*time.Millisecond {
+			t.Errorf("pause %d is %v, want %d ms", i, got, ms)
+		}
+	}
+	if got := die(goodLife); got != 0 {
+		t.Errorf("after a good life the pause is %v", got)
+	}
+	if got := die(time.Second); got != restartMin {
+		t.Errorf("after that it is %v, want %v", got, restartMin)
+	}
+}
+
+func TestHangingSupervisorIsKilled(t *testing.T) {
+	w := start(t, setup{env: []string{envAck + "=200ms"}})
+	s := w.supervisor()
+	s.spawn(shell(1, "exit 3"))
+	m, _ := await(s, ipc.KindExited, func(ipc.Exited) bool { return true })
+	s.closed() // no Ack
+	s.drop()
+	s = w.supervisor()
+	if s.hello.LastEnd != "killed by SIGKILL" {
+		t.Errorf("the hanging supervisor ended with %q", s.hello.LastEnd)
+	}
+	if r := s.runs[1]; r.Exited == nil || r.Exited.Seq != m.Seq {
+		t.Errorf("the exit is told again as %+v", r)
+	}
+	s.send(ipc.KindAck, ipc.Ack{Seq: m.Seq})
+	// Nothing is unacknowledged now: this one is left alone.
+	s.spawn(shell(2, "exec sleep 1000"))
+	s.spawned(2)
+	time.Sleep(2 * 200 * time.Millisecond) // the time in which nothing must happen
+	s.sync()
+}
+
+func TestSupervisorThatSaysNothingIsKilled(t *testing.T) {
+	w := start(t, setup{env: []string{envAck + "=200ms"}})
+	s := w.mute()
+	s.closed()
+	s.drop()
+	w.supervisor()
+}
+
+func TestNonsenseEndsTheSupervisor(t *testing.T) {
+	w := start(t, setup{})
+	for name, say := range map[string]func(*super){
+		"orders before the hello": func(s *super) { s.spawn(shell(1, "true")) },
+		"wrong role":              func(s *super) { s.send(ipc.KindHello, ipc.Hello{Protocol: 1, Role: ipc.RoleClient}) },
+		"wrong protocol":          func(s *super) { s.send(ipc.KindHello, ipc.Hello{Protocol: 99, Role: ipc.RoleSupervisor}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := w.mute()
+			say(s)
+			s.closed()
+			s.drop()
+		})
+	}
+	if s := w.supervisor(); len(s.runs) != 0 {
+		t.Errorf("an order was obeyed: %+v", s.runs)
+	}
+}
+
+func TestSignalsFromOutsideAreRequests(t *testing.T) {
+	w := start(t, setup{})
+	s := w.supervisor()
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPWR, unix.SIGQUIT, unix.SIGWINCH, 37, 64} {
+		unix.Kill(w.pid, sig)
+		m := s.requested(sig)
+		s.send(ipc.KindAck, ipc.Ack{Seq: m.Seq})
+	}
+	for _, sig := range []unix.Signal{unix.SIGPIPE, unix.SIGURG, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGCONT} {
+		unix.Kill(w.pid, sig)
+	}
+	s.sync()
+
+	unix.Kill(w.pid, unix.SIGTERM)
+	first := s.requested(unix.SIGTERM)
+	unix.Kill(w.pid, unix.SIGTERM) // not acknowledged: the same request
+	unix.Kill(w.pid, unix.SIGUSR1)
+	s.requested(unix.SIGUSR1)
+	s.kill()
+	s = w.supervisor()
+	again := s.requested(unix.SIGTERM)
+	if again.Seq != first.Seq {
+		t.Errorf("the request is told again as %d, was %d", again.Seq, first.Seq)
+	}
+	s.send(ipc.KindAck, ipc.Ack{Seq: first.Seq})
+	s.sync()
+	unix.Kill(w.pid, unix.SIGTERM)
+	if m := s.requested(unix.SIGTERM); m.Seq == first.Seq {
+		t.Error("a second SIGTERM was taken for the first")
+	}
+	for _, f := range s.kept {
+		if f.Kind == ipc.KindRequested {
+			var m ipc.Requested
+			s.decode(f, &m)
+			if m.Signal != int(unix.SIGUSR1) {
+				t.Errorf("signal %d was requested", m.Signal)
+			}
+		}
+	}
+}
+
+func TestShutdownThatNobodyTakesEndsEverything(t *testing.T) {
+	w := start(t, setup{env: []string{envTerm + "=300ms"}})
+	s := w.supervisor()
+	s.spawn(shell(1, "exec sleep 1000"))
+	m, _ := s.spawned(1)
+	unix.Kill(w.pid, unix.SIGTERM)
+	s.requested(unix.SIGTERM)
+	if code := w.wait(); code != 1 {
+		t.Errorf("pid1 exited with %d, want 1", code)
+	}
+	if unix.Kill(m.Pid, 0) != unix.ESRCH {
+		t.Error("a service is left")
+	}
+}
+
+func TestHaltEndsWhatIsLeft(t *testing.T) {
+	w := start(t, setup{})
+	s := w.supervisor()
+	// One that ends by SIGTERM, a daemon in a session of its own, and one in
+	// the middle of a stop.
+	s.spawn(output(shell(1, `setsid sleep 1000 & echo $!; exec sleep 1000`)))
+	_, fds := s.spawned(1)
+	readLine(t, fds[0])
+	s.spawn(shell(2, `kill -STOP $$`))
+	s.spawned(2)
+	begin := time.Now()
+	s.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltExit, Code: 42})
+	s.closed()
+	s.exit(0) // as a supervisor does at the end of its link
+	if code := w.wait(); code != 42 {
+		t.Errorf("pid1 exited with %d, want 42", code)
+	}
+	if took := time.Since(begin); took >= termGrace {
+		t.Errorf("it took %v although all ended at once", took)
+	}
+	readAll(t, fds[0]) // ends when nobody holds it
+}
+
+func TestHaltKillsWhatDoesNotEnd(t *testing.T) {
+	w := start(t, setup{})
+	s := w.supervisor()
+	s.spawn(output(shell(1, `trap '' TERM; (trap '' TERM; echo ready; while :; do sleep 1000; done) & while :; do sleep 1000; done`)))
+	_, fds := s.spawned(1)
+	readLine(t, fds[0])
+	s.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltExit, Code: 137})
+	if code := w.wait(); code != 137 {
+		t.Errorf("pid1 exited with %d, want 137", code)
+	}
+	readAll(t, fds[0])
+}
+
+func TestMissingSupervisorIsAnExit(t *testing.T) {
+	dir := t.TempDir()
+	plain := filepath.Join(dir, "zinit-server")
+	if err := os.WriteFile(plain, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{dir + "/none": 127, plain: 126} {
+		w := start(t, setup{args: []string{"--subreaper", "--", path}})
+		if code := w.wait(); code != want {
+			t.Errorf("%s: exit code %d, want %d", path, code, want)
+		}
+		if !strings.Contains(w.stderr.String(), "cannot execute "+path) {
+			t.Errorf("%s: pid1 said %s", path, w.stderr)
+		}
+	}
+}
+
+func TestOrphansAreReaped(t *testing.T) {
+	w := start(t, setup{})
+	s := w.supervisor()
+	// 20 times 500: they are children of a shell which does not wait for them,
+	// and of pid1 when that has ended.
+	s.spawn(output(shell(1, `i=0
+		while [ $i -lt 20 ]; do
+			sh -c 'i=0; while [ $i -lt 500 ]; do (exit 3) & i=$((i+1)); done'
+			i=$((i+1))
+		done
+		echo done; exec sleep 1000`)))
+	m, fds := s.spawned(1)
+	readLine(t, fds[0])
+	s.sync()
+	// All orphans have ended or are about to; the last is gone with its zombie
+	// when nobody but the run and the supervisor is a child of pid1.
+	waitUntil(t, "no child of pid1 but two", func() bool { return len(allChildren(w.pid)) == 2 })
+	if kids := allChildren(w.pid); !contains(kids, m.Pid) || !contains(kids, s.pid) {
+		t.Errorf("pid1 has the children %v, want %d and %d", kids, m.Pid, s.pid)
+	}
+}
+
+// waitUntil looks again and again for something that no event tells of.
+func waitUntil(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("still waiting for: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestPid1InANamespace(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Log("as an ordinary user the namespace is a user's own")
+	}
+	args := []string{"unshare", "--pid", "--fork", "--mount-proc"}
+	if os.Getuid() != 0 {
+		args = []string{"unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"}
+		if err := exec.Command(args[0], append(args[1:], "true")...).Run(); err != nil {
+			t.Skip("an ordinary user may not make a pid namespace here")
+		}
+	}
+	// PATH has the fake server, which pid1 finds as zinit-server would be.
+	bin := t.TempDir()
+	script := "#!/bin/sh\nexec " + self(t) + " " + fakeName + " \"$@\"\n"
+	if err := os.WriteFile(bin+"/zinit-server", []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w := start(t, setup{prefix: args, args: []string{"--container", "--config-dir", "/x", "--", "main", "arg"}, env: []string{"PATH=" + bin + ":" + os.Getenv("PATH")}})
+	s := w.supervisor()
+	if s.hello.Pid != 1 || s.hello.Mode != ipc.ModeContainer || strings.Join(s.hello.Main, " ") != "main arg" {
+		t.Fatalf("hello is %+v", s.hello)
+	}
+	s.spawn(output(shell(1, `cat /proc/$PPID/comm; tr '\0' ' ' </proc/2/cmdline; echo; kill -TERM 1; kill -HUP 1; kill -PIPE 1; exec sleep 1000`)))
+	_, fds := s.spawned(1)
+	s.requested(unix.SIGTERM)
+	s.requested(unix.SIGHUP)
+	s.spawn(shell(2, `(setsid sleep 1000 &) ; exit 9`))
+	if ex := s.exited(2); ex.Code != 9 {
+		t.Errorf("run 2 ended with %+v", ex)
+	}
+	s.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltPoweroff, Code: 17})
+	if code := w.wait(); code != 17 {
+		t.Errorf("pid1 exited with %d, want 17", code)
+	}
+	readAll(t, fds[0])
+}
+
+func TestOrdinaryUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Log("all tests of this run are an ordinary user's")
+		return
+	}
+	// The test binary may be where only root may go.
+	dir, err := os.MkdirTemp("", "pid1-bin-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	os.Chmod(dir, 0o755)
+	b, err := os.ReadFile(self(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := dir + "/pid1"
+	if err := os.WriteFile(bin, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w := start(t, setup{
+		prefix: []string{"setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups", "--no-new-privs", bin, "--subreaper", "--", bin, fakeName},
+		args:   []string{},
+	})
+	s := w.supervisor()
+	for _, path := range []string{"direct", "helper"} {
+		sp := cleanSpawn(1)
+		if path == "helper" {
+			sp.Run, sp.Umask = 2, new(uint32)
+		}
+		got := seen(t, s, sp)
+		checkClean(t, path, got)
+		if got["Uid"] != strings.Repeat("12345\t", 3)+"12345" {
+			t.Errorf("%s: uid is %q", path, got["Uid"])
+		}
+	}
+	sp := shell(3, "true")
+	sp.Cred = &ipc.Cred{UID: 0, GID: 0}
+	s.spawn(sp)
+	if m := s.failed(3); m.Stage != ipc.StageCred || m.Errno != int(unix.EPERM) || !strings.Contains(m.Message, "cannot become user 0, group 0") {
+		t.Errorf("an ordinary user became root: %+v", m)
+	}
+	s.spawn(output(shell(4, "(trap '' TERM; echo $(exec sh -c 'echo $PPID'); exec sleep 1000) & exit 4")))
+	_, fds := s.spawned(4)
+	pid, _ := strconv.Atoi(readLine(t, fds[0]))
+	if ex := s.exited(4); ex.Code != 4 || !ex.Left {
+		t.Errorf("run 4 ended with %+v", ex)
+	}
+	s.send(ipc.KindSignal, ipc.Signal{Run: 4, Sig: 9, Scope: ipc.ScopeAll})
+	s.emptied(4)
+	if unix.Kill(pid, 0) != unix.ESRCH {
+		t.Error("a process is left")
+	}
+}
