@@ -83,18 +83,21 @@ func (a *app) printMoved(m ipc.Moved, transient bool) {
 	if !transient && (m.To == ipc.StateStarting || m.To == ipc.StateStopping) && m.Note == "" {
 		return
 	}
-	words := string(m.To)
-	switch {
-	case strings.Contains(m.Note, words):
-		words = m.Note
-	case m.Note != "":
-		words += ", " + m.Note
+	words, detail := string(m.To), m.Note
+	if m.Reason != nil && !strings.Contains(m.Note, m.Reason.Message) {
+		detail = m.Reason.Message
+		if m.Note != "" {
+			detail += ", " + m.Note
+		}
+	}
+	if strings.Contains(detail, words) { // already running
+		words, detail = detail, ""
 	}
 	if m.Pid > 0 {
 		words += fmt.Sprintf(" (pid %d)", m.Pid)
 	}
-	if m.Reason != nil {
-		words += ": " + m.Reason.Message
+	if detail != "" {
+		words += ": " + detail
 	}
 	fmt.Fprintf(a.out, "%s %s  %s\n", a.paint(stateStyle(m.To), symbolOf(m.To)), m.Name, clean(words))
 	a.out.Flush()

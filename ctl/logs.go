@@ -79,11 +79,11 @@ func logsCommand(flags *pflag.FlagSet) func(*app, []string) error {
 		}
 		p := a.newLogPrinter(len(names) == 1)
 		p.timestamps = *timestamps
-		for _, name := range names {
-			p.width = max(p.width, len(name))
-		}
 		if !*follow {
 			return a.ask(func(ctx context.Context, c *client.Client) error {
+				if err := p.prepare(ctx, c, names); err != nil {
+					return err
+				}
 				return p.finish(c.Logs(ctx, params, p.print))
 			})
 		}
@@ -98,6 +98,9 @@ func logsCommand(flags *pflag.FlagSet) func(*app, []string) error {
 			return err
 		}
 		defer c.Close()
+		if err := p.prepare(ctx, c, names); err != nil {
+			return err
+		}
 		return p.finish(c.FollowLogs(ctx, params, func(l ipc.LogLine) error {
 			if err := p.print(l); err != nil {
 				return err
@@ -132,6 +135,23 @@ type logPrinter struct {
 
 func (a *app) newLogPrinter(bare bool) *logPrinter {
 	return &logPrinter{a: a, bare: bare, styles: map[string]style{}}
+}
+
+// prepare finds how wide the names are, of all services where none is named.
+func (p *logPrinter) prepare(ctx context.Context, c *client.Client, names []string) error {
+	if len(names) == 0 && !p.a.json {
+		services, err := c.List(ctx, client.Filter{})
+		if err != nil {
+			return err
+		}
+		for _, s := range services {
+			names = append(names, s.Name)
+		}
+	}
+	for _, name := range names {
+		p.width = max(p.width, len(name))
+	}
+	return nil
 }
 
 func (p *logPrinter) print(l ipc.LogLine) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -234,14 +235,12 @@ func TestParametersOfCommands(t *testing.T) {
 		s.Asked()
 		r := zinit(t, append([]string{"--socket", s.Socket}, strings.Fields(test.args)...))
 		asked := s.Asked()
-		if len(asked) == 0 {
-			t.Errorf("%s: nothing was asked, %s", test.args, r.stderr)
-			continue
+		for i, a := range asked {
+			// The time that is left is a little less than what was given.
+			asked[i] = strings.NewReplacer("timeout_ms:59999", "timeout_ms:60000", "timeout_ms:1999", "timeout_ms:2000", "timeout_ms:89999", "timeout_ms:90000").Replace(a)
 		}
-		// The time that is left is a little less than what was given.
-		got := strings.NewReplacer("timeout_ms:59999", "timeout_ms:60000", "timeout_ms:1999", "timeout_ms:2000", "timeout_ms:89999", "timeout_ms:90000").Replace(asked[0])
-		if got != test.asked {
-			t.Errorf("%s: asked for %s, want %s", test.args, asked[0], test.asked)
+		if !slices.Contains(asked, test.asked) {
+			t.Errorf("%s: asked for %s, want %s; %s", test.args, asked, test.asked, r.stderr)
 		}
 	}
 }

@@ -161,17 +161,15 @@ func start(t *testing.T, s setup) *world {
 	return w
 }
 
-// self is a path to the test binary that an ordinary user can execute.
-var self = func() func(t *testing.T) string {
-	return func(t *testing.T) string {
-		t.Helper()
-		exe, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return exe
+// self is the path of the test binary.
+func self(t *testing.T) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
-}()
+	return exe
+}
 
 // wait returns the exit code of pid1.
 func (w *world) wait() int {

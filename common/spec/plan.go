@@ -12,14 +12,12 @@ import (
 // under its name. A name that is already there is a problem, and nothing of
 // the file is added.
 func (p *Plan) Add(s *Service, x *Proxy) []Problem {
-	var taken string // the file that has the name
 	name, file := "", ""
 	if s != nil {
 		name, file = s.Name, s.File
 		x = s.Xinet
 		if other := p.Services[s.Name]; other != nil {
-			taken = other.File
-			return duplicate(file, name, string(other.Kind), taken)
+			return duplicate(file, name, string(other.Kind), other.File)
 		}
 	}
 	if x != nil {
@@ -68,13 +66,20 @@ func (p Plan) Warnings() []Problem {
 		warnings = append(warnings, Problem{File: file, Service: name, Message: fmt.Sprintf(format, args...)})
 	}
 	known := slices.Sorted(maps.Keys(p.Services))
+	suggest := func(name string) string {
+		// Looking for the nearest of many names takes its time.
+		if len(warnings) >= maxProblems {
+			return ""
+		}
+		return didYouMean(name, known)
+	}
 	ports := map[uint16]*Service{}
 	for _, name := range known {
 		s := p.Services[name]
 		for _, list := range s.dependencies() {
 			for _, other := range list.names {
 				if p.Services[other] == nil {
-					warn(s.File, name, "dependencies.%s: there is no %s%s", list.key, other, didYouMean(other, known))
+					warn(s.File, name, "dependencies.%s: there is no %s%s", list.key, other, suggest(other))
 				}
 			}
 		}
@@ -89,7 +94,7 @@ func (p Plan) Warnings() []Problem {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Proxies)) {
 		if x := p.Proxies[name]; p.Services[x.Service] == nil {
-			warn(x.File, name, "xinet.service: there is no %s%s", x.Service, didYouMean(x.Service, known))
+			warn(x.File, name, "xinet.service: there is no %s%s", x.Service, suggest(x.Service))
 		}
 	}
 	slices.SortStableFunc(warnings, func(a, b Problem) int { return cmp.Compare(a.File, b.File) })

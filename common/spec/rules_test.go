@@ -173,3 +173,11 @@ restart_delay_ms = 90000
 		}
 	}
 }
+
+// An array of many faults likewise.
+func TestManyFaultsInOneArray(t *testing.T) {
+	_, _, problems := Parse("web.toml", []byte("[service]\nexec = \"true\"\nports = ["+strings.Repeat("0,", 100_000)+"]"))
+	if len(problems) != maxProblems+1 {
+		t.Errorf("%d problems", len(problems))
+	}
+}

@@ -351,6 +351,9 @@ func storeList[T comparable](f *Field, v any, dst *[]T, element func(any) (T, er
 	seen := make(map[T]bool, len(items))
 	list := make([]T, 0, len(items))
 	for i, item := range items {
+		if len(faults) > maxProblems {
+			break
+		}
 		value, err := element(item)
 		if err == nil && seen[value] {
 			err = fmt.Errorf("%s is there twice", literal(item))

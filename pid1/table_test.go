@@ -1,0 +1,257 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+// TestTable drives the table through random lives of runs, with pids that are
+// used again, beside a model that only remembers who is who.
+func TestTable(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		tab := newTable()
+		now := time.Unix(1000, 0)
+		next := ipc.RunID(1)
+		alive := map[int]ipc.RunID{} // processes that are not reaped
+		orphan := map[int]childEnd{} // reaped before their fork was answered
+		forks := map[ipc.RunID]int{} // forked, and not answered: pid
+		since := map[ipc.RunID]time.Time{}
+		seqs := map[uint64]bool{}
+
+		some := func(label string, state ipc.RunState) *run {
+			for id := ipc.RunID(1); id < next; id++ {
+				r := tab.runs[id]
+				if r == nil || r.state != state || state == ipc.RunSpawning && forks[id] == 0 {
+					continue
+				}
+				if rapid.Bool().Draw(t, label) {
+					return r
+				}
+			}
+			return nil
+		}
+		noteSeq := func(seq uint64) {
+			if seq == 0 || seqs[seq] {
+				t.Fatalf("message number %d is used twice", seq)
+			}
+			seqs[seq] = true
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"spawn": func(t *rapid.T) {
+				now = now.Add(1)
+				tab.add(&ipc.Spawn{Run: next, Tag: fmt.Sprint(next)})
+				pid := rapid.IntRange(2, 9).Draw(t, "pid")
+				for {
+					_, used := alive[pid]
+					_, left := groupOwner(tab, pid)
+					if !used && !left {
+						break
+					}
+					pid++
+				}
+				alive[pid], forks[next], since[next] = next, pid, now
+				next++
+			},
+			"reaped before the answer": func(t *rapid.T) {
+				now = now.Add(1)
+				r := some("which", ipc.RunSpawning)
+				if r == nil {
+					return
+				}
+				pid := forks[r.id]
+				if _, dead := orphan[pid]; dead || alive[pid] != r.id {
+					return
+				}
+				end := childEnd{pid: pid, code: int(r.id), seen: now}
+				orphan[pid] = end
+				delete(alive, pid)
+				tab.noteEarly(end)
+			},
+			"answered": func(t *rapid.T) {
+				now = now.Add(1)
+				r := some("which", ipc.RunSpawning)
+				if r == nil {
+					return
+				}
+				pid := forks[r.id]
+				for _, old := range tab.forked(r, pid, since[r.id]) {
+					tab.becomeEmpty(old)
+				}
+				delete(forks, r.id)
+				tab.becomeRunning(r, 1, 1)
+				end, dead := orphan[pid]
+				dead = dead && alive[pid] != r.id && end.code == int(r.id)
+				if dead != (r.early != nil) {
+					t.Fatalf("run %d as pid %d: ended early %v, noted %+v", r.id, pid, dead, r.early)
+				}
+				if r.early != nil {
+					if r.early.code != int(r.id) {
+						t.Fatalf("run %d got the end of run %d", r.id, r.early.code)
+					}
+					delete(orphan, pid)
+					tab.becomeExited(r, *r.early)
+					r.early = nil
+					noteSeq(r.exited.Seq)
+				}
+			},
+			"ended": func(t *rapid.T) {
+				now = now.Add(1)
+				r := some("which", ipc.RunRunning)
+				if r == nil {
+					return
+				}
+				pid := r.spawned.Pid
+				if tab.pids[pid] != r {
+					t.Fatalf("pid %d of running run %d belongs to %+v", pid, r.id, tab.pids[pid])
+				}
+				tab.becomeExited(r, childEnd{pid: pid, code: int(r.id), seen: now})
+				noteSeq(r.exited.Seq)
+				delete(alive, pid)
+			},
+			"emptied": func(t *rapid.T) {
+				if r := some("which", ipc.RunExited); r != nil && !r.emptied {
+					tab.becomeEmpty(r)
+				}
+			},
+			"forgotten": func(t *rapid.T) {
+				if r := some("which", ipc.RunExited); r != nil && r.emptied {
+					tab.remove(r)
+				}
+			},
+			"acknowledged": func(t *rapid.T) {
+				if r := some("which", ipc.RunExited); r != nil {
+					tab.ack(r.exited.Seq)
+				}
+			},
+			"requested": func(t *rapid.T) {
+				sig := rapid.IntRange(1, 4).Draw(t, "signal")
+				_, pending := tab.requests[sig]
+				seq, fresh := tab.request(sig, now)
+				if fresh == pending {
+					t.Fatalf("signal %d pending %v is fresh %v", sig, pending, fresh)
+				}
+				if fresh {
+					noteSeq(seq)
+				}
+				if rapid.Bool().Draw(t, "ack") {
+					tab.ack(seq)
+				}
+			},
+			"": func(t *rapid.T) {
+				for pid, r := range tab.pids {
+					if tab.runs[r.id] != r || r.spawned.Pid != pid || r.state == ipc.RunExited {
+						t.Fatalf("pid %d leads %+v, which it cannot", pid, r)
+					}
+				}
+				for id, r := range tab.left {
+					if tab.runs[id] != r || r.state != ipc.RunExited || r.emptied {
+						t.Fatalf("run %d is among those that left something: %+v", id, r)
+					}
+				}
+				for seq := range tab.unacked {
+					if !seqs[seq] {
+						t.Fatalf("message %d is unacknowledged and was never made", seq)
+					}
+				}
+				if _, ok := tab.oldest(); ok {
+					t.Fatal("something was told, and nobody told it")
+				}
+			},
+		})
+	})
+}
+
+// groupOwner says whether a number is still that of a process group, so that
+// the kernel would not give it as a pid.
+func groupOwner(tab *table, pid int) (ipc.RunID, bool) {
+	for id, r := range tab.left {
+		if contains(r.groups, pid) {
+			return id, true
+		}
+	}
+	return 0, false
+}
+
+func TestOldestUnacknowledgedMessage(t *testing.T) {
+	tab := newTable()
+	t0 := time.Unix(1000, 0)
+	a, b, c := tab.number(), tab.number(), tab.number()
+	tab.told(b, t0.Add(time.Second))
+	tab.told(a, t0.Add(2*time.Second))
+	if at, ok := tab.oldest(); !ok || at != t0.Add(time.Second) {
+		t.Errorf("oldest is %v", at)
+	}
+	tab.ack(b)
+	tab.told(b, t0) // a message that was acknowledged meanwhile
+	if at, ok := tab.oldest(); !ok || at != t0.Add(2*time.Second) {
+		t.Errorf("oldest is %v", at)
+	}
+	tab.ack(a)
+	if _, ok := tab.oldest(); ok || len(tab.unacked) != 1 {
+		t.Errorf("message %d was not told and counts", c)
+	}
+}
+
+func TestAnEarlyEndOfAnEarlierProcessIsNotTaken(t *testing.T) {
+	tab := newTable()
+	t0 := time.Unix(1000, 0)
+	tab.noteEarly(childEnd{pid: 7, seen: t0})
+	r := tab.add(&ipc.Spawn{Run: 1})
+	tab.forked(r, 7, t0.Add(1))
+	if r.early != nil {
+		t.Error("the end of an earlier pid 7 was taken for its own")
+	}
+}
+
+func TestEarlyEndsAreBounded(t *testing.T) {
+	tab := newTable()
+	for pid := range 2 * maxEarly {
+		tab.noteEarly(childEnd{pid: pid})
+	}
+	if len(tab.early) != maxEarly || !tab.lost {
+		t.Errorf("%d early ends are kept, lost %v", len(tab.early), tab.lost)
+	}
+	tab.forksDone()
+	if len(tab.early) != 0 || tab.lost {
+		t.Error("early ends are kept although no fork is under way")
+	}
+}
+
+func TestANewProcessProvesAnOldGroupEmpty(t *testing.T) {
+	tab := newTable()
+	old := tab.add(&ipc.Spawn{Run: 1})
+	tab.forked(old, 7, time.Time{})
+	tab.becomeRunning(old, 1, 1)
+	tab.becomeExited(old, childEnd{pid: 7})
+	if empty := tab.forked(tab.add(&ipc.Spawn{Run: 2}), 7, time.Time{}); len(empty) != 1 || empty[0] != old {
+		t.Errorf("a process got the number of an old group, but that is not empty: %v", empty)
+	}
+}
+
+func TestStoreIsBounded(t *testing.T) {
+	s := fdStore{}
+	for name, ok := range map[string]bool{"a": true, "": false, string(make([]byte, maxFdName)): true, string(make([]byte, maxFdName+1)): false} {
+		fd, err := dup(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.put(name, fd); (err == nil) != ok {
+			t.Errorf("name of %d bytes: %v", len(name), err)
+		}
+	}
+	for i := range maxStored {
+		s[fmt.Sprint(i)] = -1
+	}
+	fd, err := dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.put("one more", fd); err == nil {
+		t.Error("there is no limit")
+	}
+}
