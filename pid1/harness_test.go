@@ -70,7 +70,8 @@ func fakeSupervisor() {
 	if _, err := uc.Read(b); err != nil {
 		unix.Pause()
 	}
-	os.Exit(int(b[0]))
+	// Not os.Exit, in which the race detector waits for a second.
+	syscall.Exit(int(b[0]))
 }
 
 // patience is how long a test waits for something that has to happen.
@@ -147,15 +148,19 @@ func start(t *testing.T, s setup) *world {
 		close(w.exited)
 	}()
 	t.Cleanup(func() {
+		if strings.Contains(w.stderr.String(), "DATA RACE") || strings.Contains(w.stderr.String(), "a bug in zinit-pid1") {
+			t.Error("pid1 has a bug")
+		}
 		if t.Failed() {
 			t.Logf("pid1 said:\n%s", w.stderr)
 		}
 		w.socket.Close()
-		// The children first, which nobody would end any more.
-		for _, pid := range withDescendants(allChildren(w.pid)) {
+		// And its children, which nobody would end any more.
+		below := withDescendants(allChildren(w.pid))
+		w.cmd.Process.Kill()
+		for _, pid := range below {
 			unix.Kill(pid, unix.SIGKILL)
 		}
-		w.cmd.Process.Kill()
 		<-w.exited
 	})
 	return w
@@ -180,6 +185,35 @@ func (w *world) wait() int {
 		w.t.Fatal("pid1 did not exit")
 	}
 	return w.cmd.ProcessState.ExitCode()
+}
+
+// gate is a named pipe at which runs wait, by reading a line. The test holds it
+// open, so that it does not matter who comes first.
+type gate struct {
+	*os.File
+	t *testing.T
+}
+
+func (w *world) gate() gate {
+	w.t.Helper()
+	path := filepath.Join(w.dir, "gate")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { f.Close() })
+	return gate{f, w.t}
+}
+
+// open lets n runs go on.
+func (g gate) open(n int) {
+	g.t.Helper()
+	if _, err := g.WriteString(strings.Repeat("\n", n)); err != nil {
+		g.t.Fatal(err)
+	}
 }
 
 // super is one life of the supervisor, played by the test.

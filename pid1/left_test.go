@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -64,17 +63,12 @@ func TestLeftoversAreToldUntilTheyAreGone(t *testing.T) {
 func TestLeftoverThatEndsByItselfIsNoticed(t *testing.T) {
 	w := start(t, setup{})
 	s := w.supervisor()
-	gate := w.dir + "/gate"
-	if err := unix.Mkfifo(gate, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.spawn(shell(1, fmt.Sprintf("(read x < %s) & exit 0", gate)))
+	gate := w.gate()
+	s.spawn(shell(1, fmt.Sprintf("(read x < %s) & exit 0", gate.Name())))
 	if ex := s.exited(1); !ex.Left {
 		t.Fatalf("run ended with %+v", ex)
 	}
-	if err := os.WriteFile(gate, []byte("go\n"), 0); err != nil {
-		t.Fatal(err)
-	}
+	gate.open(1)
 	s.emptied(1)
 }
 
@@ -158,18 +152,13 @@ func TestMainPid(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := start(t, setup{})
 			s := w.supervisor()
-			gate := w.dir + "/gate"
-			if err := unix.Mkfifo(gate, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			s.spawn(output(shell(1, fmt.Sprintf(c.script, gate))))
+			gate := w.gate()
+			s.spawn(output(shell(1, fmt.Sprintf(c.script, gate.Name()))))
 			first, fds := s.spawned(1)
 			pid, _ := strconv.Atoi(readLine(t, fds[0]))
 			s.send(ipc.KindMain, ipc.Main{Run: 1, Pid: pid})
 			s.sync()
-			if err := os.WriteFile(gate, []byte("go\n"), 0); err != nil {
-				t.Fatal(err)
-			}
+			gate.open(1)
 			waitUntil(t, "the first leader is gone", func() bool { return unix.Kill(first.Pid, 0) == unix.ESRCH })
 			s.sync()
 			s.kill()

@@ -18,24 +18,17 @@ import (
 func TestExitsWithoutASupervisorAreNotLost(t *testing.T) {
 	w := start(t, setup{})
 	s := w.supervisor()
-	gate := filepath.Join(w.dir, "gate")
-	if err := unix.Mkfifo(gate, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	gate := w.gate()
 	const n = 20
 	for id := ipc.RunID(1); id <= n; id++ {
-		s.spawn(shell(id, fmt.Sprintf("read x < %s; exit %d", gate, id)))
+		s.spawn(shell(id, fmt.Sprintf("read x < %s; exit %d", gate.Name(), id)))
 		s.spawned(id)
 	}
 	s.kill()
 	// A supervisor that has not said hello is told, but gives no orders and
 	// acknowledges nothing.
 	mute := w.mute()
-	f, err := os.OpenFile(gate, os.O_RDWR, 0) // readers get the end of the file
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
+	gate.open(n)
 	for range n {
 		await(mute, ipc.KindExited, func(ipc.Exited) bool { return true })
 	}

@@ -288,7 +288,7 @@ func (k *keeper) killSupervisor() {
 // linkEnded notes that all is read that a supervisor has said.
 func (k *keeper) linkEnded(err error) {
 	s := &k.sup
-	if err != io.EOF && !errors.Is(err, os.ErrClosed) {
+	if err != io.EOF && !s.condemned {
 		k.log.warn("the link to the supervisor is broken", "error", err)
 	}
 	s.conn.Close()

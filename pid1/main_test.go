@@ -85,6 +85,7 @@ func TestRealProgram(t *testing.T) {
 	sp.Run, sp.Umask = 2, new(uint32)
 	checkClean(t, "helper", seen(t, s, sp))
 	s.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltExit, Code: 3})
+	s.closed()
 	s.exit(0)
 	if code := w.wait(); code != 3 {
 		t.Errorf("exit code is %d, want 3", code)

@@ -62,8 +62,10 @@ func TestCPUAndMemoryOfAnExitAreReported(t *testing.T) {
 }
 
 func TestSpawnIsAnsweredOnce(t *testing.T) {
-	s := start(t, setup{}).supervisor()
-	sp := output(shell(1, "echo once; read x; exit 3"))
+	w := start(t, setup{})
+	s := w.supervisor()
+	gate := w.gate()
+	sp := output(shell(1, "echo once; read x <"+gate.Name()+"; exit 3"))
 	s.spawn(sp)
 	first, fds := s.spawned(1)
 	s.spawn(sp)
@@ -71,7 +73,8 @@ func TestSpawnIsAnsweredOnce(t *testing.T) {
 	if first.Pid != again.Pid || first.At != again.At || len(fds) != 1 || len(fds2) != 1 {
 		t.Fatalf("spawned twice: %+v with %d pipes, then %+v with %d", first, len(fds), again, len(fds2))
 	}
-	ex := s.exited(1) // stdin is empty
+	gate.open(1)
+	ex := s.exited(1)
 	s.spawn(sp)
 	if again, _ := s.spawned(1); again.Pid != first.Pid || again.StartTime != first.StartTime {
 		t.Errorf("after its end the run is %+v, was %+v", again, first)

@@ -102,11 +102,12 @@ type client struct {
 func (s *server) serve(conn *ipc.Conn) {
 	defer conn.Close()
 	conn.Stall, conn.NoFds = stall, true
+	_, err := ipc.ReadHello(conn, ipc.RoleClient)
 	if e := s.allowed(conn); e != nil {
 		refuse(conn, e)
 		return
 	}
-	if _, err := ipc.ReadHello(conn, ipc.RoleClient); err != nil {
+	if err != nil {
 		refuse(conn, ipc.Errorf(ipc.ErrInvalid, "%v", err))
 		return
 	}

@@ -192,9 +192,7 @@ func (s *server) loadConfig() error {
 // others, never restarted, and the end of zinit. Alone, it has the terminal.
 func mainSpec(argv []string, others map[string]*spec.Service) *spec.Service {
 	m := spec.Default(mainService)
-	for _, a := range argv {
-		m.Exec = append(m.Exec, spec.Word{{Text: a, Literal: true}})
-	}
+	m.Exec = spec.Literal(argv)
 	m.Lifecycle.Restart = spec.RestartNever
 	m.Lifecycle.OnExit = spec.OnExitShutdown
 	for name := range others {
@@ -387,6 +385,7 @@ func (s *server) handle(m any) error {
 		m()
 	case haltNow:
 		s.store.remove()
+		os.Remove(s.paths.Socket) // or clients would take it for a place to ask
 		s.keeper.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltAction(m.Action), Code: m.Code})
 		s.keeper.conn.Flush()
 		return errHalted

@@ -216,12 +216,12 @@ func (s *server) summary(w *waiter, before map[string]core.State) []ipc.Moved {
 	}
 	for i := range out {
 		v, _ := s.viewOf(out[i].Name)
-		out[i].Note = v.Note
+		out[i].Note, out[i].Pid = v.Note, v.Pid
 	}
 	for _, n := range w.names {
 		if !slices.ContainsFunc(out, func(o ipc.Moved) bool { return o.Name == n }) {
 			v, _ := s.viewOf(n)
-			out = append(out, ipc.Moved{Name: n, From: ipc.State(before[n].String()), To: v.State, Reason: v.Reason, Note: v.Note})
+			out = append(out, ipc.Moved{Name: n, From: ipc.State(before[n].String()), To: v.State, Reason: v.Reason, Note: v.Note, Pid: v.Pid})
 		}
 	}
 	return out

@@ -177,8 +177,11 @@ func (c *Core) halt(s *service, why HaltFor, by string) {
 	case HaltRestart:
 		c.due(s)
 	case HaltDependency:
-		if (s.State.active() || s.waiting()) && s.Up && s.spec.Status != spec.StatusIgnore {
+		if waits := s.waiting(); (waits || s.State.active()) && s.Up && s.spec.Status != spec.StatusIgnore {
 			c.due(s)
+			if waits {
+				c.setDeadline(s, 0)
+			}
 		}
 	case HaltNone:
 	}

@@ -99,6 +99,8 @@ func New(services map[string]*spec.Service, o Options) *Core {
 		runs:     map[RunID]*service{},
 		strays:   map[RunID]bool{},
 		dirty:    map[string]bool{},
+
+		dirtyGlobal: true,
 	}
 	for name, sp := range services {
 		c.add(name, sp)

@@ -270,6 +270,7 @@ func (sc *scenario) step(ev Event) {
 
 func (sc *scenario) recover() {
 	sc.printf("-- crash --")
+	sc.keeper.halt = nil // said again, if it was not heard
 	g, records := sc.disk.load()
 	var actions []Action
 	sc.core, actions = Recover(sc.now, sc.services, sc.opts, g, records, sc.keeper.facts())

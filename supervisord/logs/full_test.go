@@ -108,28 +108,13 @@ func helperNoSpace(args []string) {
 		must(fmt.Errorf("%d lines are kept of the newest, up to %q", len(got), got[len(got)-1]))
 	}
 
-	stranger, err := os.Create(filepath.Join(dir, "stranger"))
-	must(err)
-	fill := func() {
-		chunk := make([]byte, 4096)
-		for {
-			if _, err := stranger.Write(chunk); err != nil {
-				return
-			}
-		}
-	}
-	// All room that is given up goes to the stranger until there is none left.
-	for n := many; ; n += 1000 {
-		fill()
-		w.lines("web", n, n+1000)
-		w.Drain(2)
-		if w.log.Len() > 0 {
-			break
-		}
-	}
 	w.Remove("web")
 	w.Remove("old")
-	fill()
+	stranger, err := os.Create(filepath.Join(dir, "stranger"))
+	must(err)
+	for chunk := make([]byte, 4096); err == nil; {
+		_, err = stranger.Write(chunk)
+	}
 	w.add("db", 3)
 	w.lines("db", 0, 70)
 	w.Drain(3)
