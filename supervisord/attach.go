@@ -15,9 +15,8 @@ import (
 // nobody reads delays no service. One goroutine collects lines, another writes
 // as many as there are at a time.
 type attachment struct {
-	capture *logs.Capture
-	cancel  context.CancelFunc
-	done    chan struct{} // closed when all is written
+	until chan struct{} // closed when there is nothing more to come
+	done  chan struct{} // closed when all is written
 
 	mu     sync.Mutex
 	cond   *sync.Cond
@@ -31,16 +30,15 @@ const maxAttached = 256 << 10
 
 // attach starts copying what was printed since then.
 func attach(capture *logs.Capture, since time.Time) *attachment {
-	ctx, cancel := context.WithCancel(context.Background())
-	a := &attachment{capture: capture, cancel: cancel, done: make(chan struct{})}
+	a := &attachment{until: make(chan struct{}), done: make(chan struct{})}
 	a.cond = sync.NewCond(&a.mu)
-	go a.readLoop(ctx, since)
+	go a.readLoop(capture, since)
 	go a.writeLoop()
 	return a
 }
 
-func (a *attachment) readLoop(ctx context.Context, since time.Time) {
-	a.capture.Follow(ctx, logs.Query{Lines: -1, Since: since}, a.add)
+func (a *attachment) readLoop(capture *logs.Capture, since time.Time) {
+	capture.Follow(context.Background(), logs.Query{Lines: -1, Since: since, Until: a.until}, a.add)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.closed = true
@@ -83,13 +81,13 @@ func (a *attachment) writeLoop() {
 	}
 }
 
-// finish writes what was printed by now. A stdout that is not read gets a
+// finish writes what was stored by now. A stdout that is not read gets a
 // second.
 func (a *attachment) finish() {
 	if a == nil {
 		return
 	}
-	a.cancel()
+	close(a.until)
 	select {
 	case <-a.done:
 	case <-time.After(time.Second):

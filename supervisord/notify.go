@@ -24,10 +24,11 @@ func readyName(run core.RunID) string  { return "ready/" + strconv.FormatUint(ui
 
 // notifySocket is the readiness channel of one run.
 type notifySocket struct {
-	run  core.RunID
-	fd   int
-	sock bool // a socket, else a pipe
-	n    *notifier
+	run   core.RunID
+	fd    int
+	sock  bool // a socket, else a pipe
+	ended bool // a pipe that is empty and has no writer any more
+	n     *notifier
 }
 
 func (s *notifySocket) name() string {
@@ -199,6 +200,7 @@ func (s *notifySocket) peekPipe() (saying, bool) {
 			continue
 		}
 		if err != nil || n <= 0 {
+			s.ended = err == nil
 			return saying{}, false
 		}
 		got, _ := unix.Read(s.n.scratch[0], b[:n])
@@ -274,6 +276,11 @@ func (s *server) listenTo(sock *notifySocket) {
 			s.log.Warn("a process that is no part of the service spoke for it: not heard", "run", sock.run, "pid", say.pid, "uid", say.uid)
 		}
 		sock.take()
+	}
+	if sock.ended {
+		// Armed again, it would be reported for ever.
+		s.dropRunFds(sock.run)
+		return
 	}
 	s.notify.arm(sock, unix.EPOLL_CTL_MOD)
 }

@@ -51,7 +51,7 @@ func (s *server) onChanged(a core.Changed) {
 		args = append(args, "pid", a.Pid)
 	}
 	switch {
-	case a.To == core.StateFailed && a.Reason != nil:
+	case a.To == core.StateFailed && a.Reason != nil && (a.Reason.End == nil || !s.onlyMain()):
 		s.log.Warn("failed", append(args, "reason", a.Reason.Message)...)
 	default:
 		s.log.Debug("changed", args...)
@@ -63,8 +63,17 @@ type haltNow core.Halt
 
 // halt is the last order: everything is down.
 func (s *server) halt(a core.Halt) {
-	s.log.Info("all services are down", "exit", a.Code)
+	if !s.onlyMain() {
+		s.log.Info("all services are down", "exit", a.Code)
+	}
+	var runs []core.RunID
+	for p := range s.pipes {
+		runs = append(runs, p.run)
+	}
 	go func() {
+		for _, run := range runs {
+			s.logs.Drain(uint64(run))
+		}
 		s.attached.finish()
 		s.inbox <- haltNow(a)
 	}()

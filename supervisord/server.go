@@ -172,7 +172,9 @@ func (s *server) loadConfig() error {
 		if !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		s.log.Warn("the service directory does not exist: there is nothing to start", "dir", s.opts.configDir)
+		if len(s.keeper.hello.Main) == 0 {
+			s.log.Warn("the service directory does not exist: there is nothing to start", "dir", s.opts.configDir)
+		}
 	}
 	s.problems = append(problems, plan.Check()...)
 	for _, p := range s.problems {
@@ -187,6 +189,10 @@ func (s *server) loadConfig() error {
 	}
 	return nil
 }
+
+// onlyMain says that zinit runs one command as tini would: then it does not
+// chat.
+func (s *server) onlyMain() bool { return len(s.keeper.hello.Main) > 0 && len(s.services) == 1 }
 
 // mainSpec is the service of a container's main command: started after all
 // others, never restarted, and the end of zinit. Alone, it has the terminal.
@@ -427,6 +433,7 @@ func (s *server) onFrame(f ipc.Frame) error {
 		}
 		s.acks = append(s.acks, m.Seq)
 		s.step(core.Emptied{Run: core.RunID(m.Run)})
+		s.moved = true // a stop of what had ended waits for no other news
 	case ipc.KindRequested:
 		var m ipc.Requested
 		if err := f.Decode(&m); err != nil {

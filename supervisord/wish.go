@@ -286,14 +286,26 @@ func failureOf(w *waiter, name string, v ipc.Service) string {
 	return "is " + string(v.State)
 }
 
-// wait waits until services are as asked for.
+// over says that a service has ended and that zinit will not start it again
+// on its own.
+func over(v core.View) bool {
+	return (v.State == core.StateFailed || v.State == core.StateExited) && v.Next == 0 && !v.Due
+}
+
+// wait waits until services are as asked for, or cannot be any more.
 func (s *server) wait(ctx context.Context, p ipc.NamesParams) ([]ipc.Service, error) {
 	var judge func(*waiter, core.View) outcome
+	if p.For == "" {
+		p.For = "running"
+	}
 	switch p.For {
-	case "", "running":
+	case "running":
 		judge = func(_ *waiter, v core.View) outcome {
-			if v.State == core.StateRunning && v.Halt == core.HaltNone || v.State == core.StateExited && v.Done {
+			switch {
+			case v.State == core.StateRunning && v.Halt == core.HaltNone || v.State == core.StateExited && v.Done:
 				return reached
+			case over(v):
+				return missed
 			}
 			return pending
 		}
@@ -308,8 +320,11 @@ func (s *server) wait(ctx context.Context, p ipc.NamesParams) ([]ipc.Service, er
 		judge = stopped
 	case "healthy":
 		judge = func(_ *waiter, v core.View) outcome {
-			if v.State == core.StateRunning && v.Halt == core.HaltNone {
+			switch {
+			case v.State == core.StateRunning && v.Halt == core.HaltNone:
 				return reached
+			case over(v):
+				return missed
 			}
 			return pending
 		}
@@ -350,7 +365,15 @@ func (s *server) wait(ctx context.Context, p ipc.NamesParams) ([]ipc.Service, er
 		for _, n := range w.names {
 			v, _ := s.viewOf(n)
 			out = append(out, v)
-			if failure != nil && w.result[n] == pending {
+			switch {
+			case w.result[n] == missed && failure == nil:
+				e := ipc.Errorf(ipc.ErrFailed, "%s is %s, and is not started again by itself", n, v.State)
+				e.Service = n
+				if v.Note != "" {
+					e.Message += ": " + v.Note
+				}
+				failure = e
+			case w.result[n] == pending && failure != nil:
 				e := ipc.Errorf(ipc.ErrTimeout, "%s is %s, not %s, after %s", n, v.State, p.For, wait)
 				e.Service = n
 				if v.Note != "" {

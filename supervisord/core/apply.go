@@ -145,26 +145,29 @@ func (c *Core) startByHand(s *service) {
 }
 
 func (c *Core) wishDown(s *service) {
-	s.Up, s.Due = false, false
+	s.Up = false
+	c.giveUp(s)
+	c.halt(s, HaltUser, "")
+}
+
+// giveUp ends what a service that is down would do by itself, and what it
+// stands for.
+func (c *Core) giveUp(s *service) {
 	switch s.State {
-	case StateInactive:
 	case StateBlocked:
 		c.becomeInactive(s)
-	case StateStarting, StateRunning, StateStopping:
-		c.halt(s, HaltUser, "")
 	case StateExited, StateFailed:
 		s.Done = false
 		if !s.Cleaning {
 			c.setDeadline(s, 0)
 		}
+	case StateInactive, StateStarting, StateRunning, StateStopping:
 	}
-	c.clean(s)
-	c.touch(s)
 }
 
 // due makes a start pending.
 func (c *Core) due(s *service) {
-	s.Due, s.underWay = true, true
+	s.Due, s.UnderWay = true, true
 	c.touch(s)
 }
 
@@ -329,6 +332,8 @@ func (c *Core) checkStopped(s *service) {
 	switch {
 	case s.Failure != nil:
 		c.becomeFailed(s, s.Failure)
+	case s.Killed && c.shutdown != nil && c.shutdown.Killed:
+		c.becomeFailed(s, &Reason{Kind: ReasonStopTime, Message: "was killed when the time for the shutdown was over"})
 	case s.Killed:
 		c.becomeFailed(s, &Reason{Kind: ReasonStopTime, Message: "did not end within " +
 			s.spec.Lifecycle.StopTimeout.String() + " of its stop signal and was killed"})

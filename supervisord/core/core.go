@@ -73,8 +73,19 @@ type Core struct {
 func (c *Core) Step(now Time, ev Event) []Action {
 	c.now = max(c.now, now)
 	c.apply(ev)
-	c.expire()
-	c.settle()
+	return c.finish()
+}
+
+// finish does what follows from an event at once, also from times that are
+// over as soon as they are set, and returns all actions since the last one.
+func (c *Core) finish() []Action {
+	for {
+		c.expire()
+		c.settle()
+		if t, ok := c.NextWake(); !ok || t > c.now {
+			break
+		}
+	}
 	out := c.actions
 	c.actions = nil
 	return out

@@ -8,9 +8,8 @@ import (
 // View is what there is to say about a service at a moment.
 type View struct {
 	Record
-	// Broken services, Blocks and UnderWay are as of the last look.
-	Blocks   []Block
-	UnderWay bool
+	// Blocks are what a due start waits for.
+	Blocks []Block
 	// Pid is that of the service while it runs.
 	Pid int
 	// Next is when it is started again by itself, 0 for never.
@@ -28,9 +27,10 @@ func (c *Core) View(now Time, name string) (View, bool) {
 		return View{}, false
 	}
 	v := View{
-		Record: s.copy(), Blocks: s.blocks, UnderWay: s.underWay && s.Due, Pid: s.pid(),
+		Record: s.copy(), Blocks: s.blocks, Pid: s.pid(),
 		Dependents: c.requiredBy[name], Note: c.note(now, s),
 	}
+	v.UnderWay = s.Due && s.UnderWay
 	if s.State == StateRunning && s.ranStable(now) {
 		v.Restarts = 0
 	}

@@ -30,7 +30,10 @@ type Fact struct {
 // of it (killed between save and act: it is ordered again); pid1 knows more
 // than was saved (killed before the save: the event is applied now); pid1
 // knows it and nobody else does (a state that was lost: it is ended).
-func Recover(now Time, services map[string]*spec.Service, o Options, g Global, records []Record, facts []Fact) (*Core, []Action) {
+//
+// missed is what services have said meanwhile, Ready and Notify: it counts
+// before any deadline is judged.
+func Recover(now Time, services map[string]*spec.Service, o Options, g Global, records []Record, facts []Fact, missed ...Event) (*Core, []Action) {
 	c := New(services, o)
 	c.now = now
 	c.lastRun = g.LastRun
@@ -44,7 +47,6 @@ func Recover(now Time, services map[string]*spec.Service, o Options, g Global, r
 			continue
 		}
 		s.Record = r
-		s.underWay = true
 		s.Deadline = 0
 		c.setDeadline(s, r.Deadline)
 		c.count(s)
@@ -79,12 +81,10 @@ func Recover(now Time, services map[string]*spec.Service, o Options, g Global, r
 	if sh := c.shutdown; sh != nil && sh.Halted {
 		sh.Halted = false // it is said again
 	}
-	c.dirtyGlobal = true
-	c.expire()
-	c.settle()
-	out := c.actions
-	c.actions = nil
-	return c, out
+	for _, ev := range missed {
+		c.apply(ev)
+	}
+	return c, c.finish()
 }
 
 // recoverRun brings a run up to what pid1 knows of it, by the events that were

@@ -47,6 +47,9 @@ type scenario struct {
 	out      strings.Builder
 }
 
+// epoch is when stories begin; the clock is never 0.
+const epoch = Time(1e9)
+
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -63,7 +66,7 @@ func runScenario(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sc := &scenario{t: t, services: map[string]*spec.Service{}, opts: Options{ShutdownTimeout: 30e9}, keeper: newKeeper()}
+	sc := &scenario{t: t, services: map[string]*spec.Service{}, opts: Options{ShutdownTimeout: 30e9}, keeper: newKeeper(), now: epoch}
 	for _, line := range strings.Split(strings.TrimRight(string(want), "\n"), "\n") {
 		if strings.HasPrefix(line, "  ") {
 			continue
@@ -296,7 +299,7 @@ func (sc *scenario) advance(d Time) {
 		}
 		if t > sc.now {
 			sc.now = t
-			sc.printf("at %v", time.Duration(t))
+			sc.printf("at %v", time.Duration(t-epoch))
 		}
 		sc.step(Tick{})
 	}

@@ -73,6 +73,9 @@ type Record struct {
 	// Due says that it is to be started as soon as it is down and nothing is
 	// in the way.
 	Due bool `msgpack:"due,omitempty"`
+	// UnderWay says of a due service that nothing but time is needed for it to
+	// start, as far as is known: whatever it waits for is itself under way.
+	UnderWay bool `msgpack:"under_way,omitempty"`
 	// Halt says that it is to be stopped as soon as its dependents are, HaltBy
 	// names the dependency that is the cause of it.
 	Halt   HaltFor `msgpack:"halt,omitempty"`
@@ -113,11 +116,8 @@ type service struct {
 	spec *spec.Service
 	// broken is why it can never be started as it is configured.
 	broken *Reason
-	// blocks are what a due start waits for, as of the last look. underWay
-	// says that nothing but time is needed for it to start, as far as is
-	// known: whatever it waits for is itself under way.
-	blocks   []Block
-	underWay bool
+	// blocks are what a due start waits for, as of the last look.
+	blocks []Block
 	// heapIndex is its place among the deadlines, -1 for none.
 	heapIndex int
 	// users and followers count the engaged services that require this one
@@ -195,7 +195,7 @@ func (s *service) holds() bool {
 	case StateFailed:
 		return s.comingBack()
 	case StateBlocked: // on its way back, behind what its last run left, say
-		return s.Due && s.underWay
+		return s.Due && s.UnderWay
 	case StateInactive:
 		return false
 	}

@@ -76,8 +76,14 @@ func (c *Core) settle() {
 				c.settleStop(s)
 			}
 		}
-		for _, s := range c.sorted(starts) {
-			c.settleStart(s)
+		// What is to go on after its last run comes before what waits for just
+		// that to end.
+		for _, blocked := range []bool{false, true} {
+			for _, s := range c.sorted(starts) {
+				if (s.State == StateBlocked) == blocked {
+					c.settleStart(s)
+				}
+			}
 		}
 	}
 	c.checkHalt()
@@ -106,6 +112,10 @@ func (c *Core) settleStop(s *service) {
 	case StateStarting, StateRunning:
 		c.becomeStopping(s)
 	case StateInactive, StateBlocked, StateExited, StateFailed:
+		if len(s.Runs) > 0 && (s.Halt == HaltUser || s.Halt == HaltShutdown) {
+			c.clean(s)
+			return
+		}
 		c.halt(s, HaltNone, "")
 	case StateStopping:
 	}
@@ -178,8 +188,8 @@ func (c *Core) settleStart(s *service) {
 }
 
 func (c *Core) setUnderWay(s *service, is bool) {
-	if s.underWay != is {
-		s.underWay = is
+	if s.UnderWay != is {
+		s.UnderWay = is
 		c.touch(s)
 	}
 }
@@ -229,7 +239,7 @@ func (c *Core) inTheWay(s *service) (*Reason, []Block) {
 // pendingFor says that a service which comes after this one has to wait.
 func (s *service) pendingFor() bool {
 	if s.Due {
-		return s.underWay
+		return s.UnderWay
 	}
 	return s.State == StateStarting && (s.spec.Oneshot || s.spec.Lifecycle.Ready != spec.ReadyExec)
 }
@@ -240,7 +250,7 @@ func (c *Core) excludes(s, other *service) bool {
 	if s.State.active() || s.waiting() {
 		return true
 	}
-	return s.Due && s.underWay && slices.Contains(c.givesWay[other.Name], s.Name)
+	return s.Due && s.UnderWay && slices.Contains(c.givesWay[other.Name], s.Name)
 }
 
 // moving says that nothing but time is needed to clear all blocks. What a
@@ -255,7 +265,7 @@ func (c *Core) moving(blocks []Block) bool {
 				return false
 			}
 		case BlockConflicts, BlockPort:
-			if d.State != StateStopping && d.Halt == HaltNone && (d.State.active() || !d.Due) {
+			if d.Halt == HaltNone || d.Due {
 				return false
 			}
 		case BlockLeft:
@@ -267,7 +277,7 @@ func (c *Core) moving(blocks []Block) bool {
 // onItsWay says that a service which is not up is about to be.
 func (s *service) onItsWay() bool {
 	if s.Due {
-		return s.underWay
+		return s.UnderWay
 	}
 	switch s.State {
 	case StateStarting, StateStopping: // Stopping without Halt: it failed, and may come back

@@ -28,20 +28,12 @@ func (c *Core) stopAll(ev Stop) {
 	c.shutdown = &Shutdown{Action: ev.Action, Code: ev.Code, Deadline: c.now + max(ev.Within, 1)}
 	for _, n := range c.Names() {
 		s := c.services[n]
-		s.Due = false
-		switch s.State {
-		case StateInactive:
-		case StateBlocked:
-			c.becomeInactive(s)
-		case StateStarting, StateRunning, StateStopping:
+		c.giveUp(s)
+		// Those that are down too, so that the order is that of the whole graph;
+		// not those in a cycle, who would wait for each other.
+		if s.broken == nil {
 			c.halt(s, HaltShutdown, "")
-		case StateExited, StateFailed:
-			if !s.Cleaning {
-				c.setDeadline(s, 0)
-			}
 		}
-		c.clean(s)
-		c.touch(s)
 	}
 }
 

@@ -19,7 +19,7 @@ const (
 	// turn.
 	maxTurn = 1 << 20
 	// sameChunk is the time within which successive chunks of one stream share
-	// a record, and so a time.
+	// a record, and so a time, when no other stream had one in between.
 	sameChunk = int64(100 * time.Microsecond)
 )
 
@@ -45,6 +45,7 @@ type Capture struct {
 	byRun    map[streamKey]*pipe
 	ages     ages  // services that have segments, by the age of the oldest one
 	used     int64 // bytes of all files, in whole pages
+	latest   *pipe // of the newest chunk of all
 	dirty    []*service
 	scratch  []byte
 	enlarged int       // pipes larger than pipeSize
@@ -239,14 +240,12 @@ func (c *Capture) Services() []string {
 // Close ends capturing and closes the pipes. The files stay.
 func (c *Capture) Close() {
 	c.commandsMu.Lock()
-	c.closing = true
-	c.commandsMu.Unlock()
-	select {
-	case <-c.closed:
-	default:
+	if !c.closing {
+		c.closing = true
 		c.poll.wake()
-		<-c.closed
 	}
+	c.commandsMu.Unlock()
+	<-c.closed
 }
 
 // do runs f in the loop and returns when it has.
@@ -292,11 +291,8 @@ func (c *Capture) loop() {
 		s.closeFiles()
 	}
 	unix.Close(c.null)
+	c.poll.close() // nobody wakes it any more: closing is set
 	close(c.closed)
-	// After closed, and under the lock of those who wake.
-	c.commandsMu.Lock()
-	c.poll.close()
-	c.commandsMu.Unlock()
 }
 
 // service returns the service of that name, making it where there is none.
@@ -342,6 +338,9 @@ func (c *Capture) end(p *pipe) {
 	unix.Close(p.fd)
 	delete(c.pipes, p.fd)
 	delete(c.byRun, streamKey{p.run, p.stream})
+	if c.latest == p {
+		c.latest = nil
+	}
 	s := p.service
 	s.pipes = slices.DeleteFunc(s.pipes, func(o *pipe) bool { return o == p })
 	if p.size > pipeSize {

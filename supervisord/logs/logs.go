@@ -96,6 +96,9 @@ type Query struct {
 	Grep func(text []byte) bool
 	// Runs gives the first and the last wanted run of a service; nil = all.
 	Runs func(service string) (first, last uint64)
+	// Until ends a Follow, without an error, once it is closed and all that
+	// was stored by then is handed out, unfinished lines too. nil = never.
+	Until <-chan struct{}
 }
 
 func (q *Query) wants(service string) bool {

@@ -155,7 +155,8 @@ func (c *Capture) append(p *pipe, limit int) (int, error) {
 	}
 	seg := s.last()
 	now := time.Now().UnixNano()
-	same := s.newest.pipe == p && now-s.newest.time < sameChunk && now >= s.newest.time && !p.gap
+	// Only while nobody else writes: lines of different services keep their order.
+	same := s.newest.pipe == p && c.latest == p && now-s.newest.time < sameChunk && now >= s.newest.time && !p.gap
 	if !same {
 		var flags uint8
 		if p.segment != seg.number && p.mid {
@@ -172,6 +173,7 @@ func (c *Capture) append(p *pipe, limit int) (int, error) {
 	seg.newest = now
 	c.grow(s, seg, int64(n), 0)
 	p.segment, p.end, p.mid = seg.number, seg.data, false
+	c.latest = p
 	c.touch(s)
 	c.bound(s)
 	return n, nil

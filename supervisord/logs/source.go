@@ -155,6 +155,9 @@ func (s *source) peek() (p piece, ok bool) {
 		if !found {
 			return p, false
 		}
+		if next > s.at.segment+1 {
+			clear(s.lines)
+		}
 		s.at = position{segment: next}
 	}
 	return p, false

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -76,11 +77,16 @@ func (c *Capture) Follow(ctx context.Context, q Query, yield func(Line) error) e
 		}
 		r.skip = 0
 		var err error
-		if sources, err = r.wait(ctx); err != nil {
+		if sources, err = r.wait(ctx); err == errCaughtUp {
+			return r.unfinished()
+		} else if err != nil {
 			return err
 		}
 	}
 }
+
+// errCaughtUp ends a Follow that has handed out all there is.
+var errCaughtUp = errors.New("caught up")
 
 // follower is what the loop knows of a Follow; guarded by Capture.mu.
 type follower struct {
@@ -453,6 +459,13 @@ func (r *reader) wait(ctx context.Context) ([]*source, error) {
 			return nil, ctx.Err()
 		case <-c.closed:
 			return nil, ErrClosed
+		case <-r.query.Until:
+			c.mu.Lock()
+			more := len(f.touched) > 0
+			c.mu.Unlock()
+			if !more {
+				return nil, errCaughtUp
+			}
 		}
 	}
 }

@@ -1,0 +1,883 @@
+package core
+
+import (
+	"cmp"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/threefoldtech/zinit/common/spec"
+	"pgregory.net/rapid"
+)
+
+// The simulated world: random services with random wishes, whose processes
+// start late, fail, end, ignore signals and leave others behind, on virtual
+// time, with a supervisor that is killed at any point. After each step it is
+// checked that nothing was done that must not be done, at the end that what was
+// wished for has come about; and that a life with crashes ends as one without.
+//
+// More of it: go test -run World -rapid.checks=100000, or go test -fuzz World.
+
+func TestWorld(t *testing.T) { rapid.Check(t, checkWorld) }
+
+func FuzzWorld(f *testing.F) { f.Fuzz(rapid.MakeFuzz(checkWorld)) }
+
+// TestWorldWithCrashesEndsAlike kills the supervisor and lets a new one take
+// over in no time: nobody may be able to tell.
+func TestWorldWithCrashesEndsAlike(t *testing.T) { rapid.Check(t, checkCrashes) }
+
+func FuzzCrashes(f *testing.F) { f.Fuzz(rapid.MakeFuzz(checkCrashes)) }
+
+func checkWorld(t *rapid.T) {
+	p := drawPlan(t)
+	p.batch = rapid.Bool().Draw(t, "batch")
+	p.down = Time(rapid.IntRange(0, 3).Draw(t, "down")) * 1e9
+	p.crashes = drawCrashes(t)
+	newWorld(t, p).live()
+}
+
+func checkCrashes(t *rapid.T) {
+	p := drawPlan(t)
+	without := newWorld(t, p)
+	without.live()
+	p.crashes = drawCrashes(t)
+	with := newWorld(t, p)
+	with.live()
+	if a, b := without.summary(), with.summary(); a != b {
+		t.Fatalf("a life with crashes ends differently: %s\n\nthe life with crashes:\n%s\n\nthe life without:\n%s", diff(a, b), with.log(), without.log())
+	}
+}
+
+// plan is all that is random about a life.
+type plan struct {
+	services map[string]*spec.Service
+	opts     Options
+	script   []scripted
+	seed     int
+	faults   bool
+	crashes  []crash
+	batch    bool // events come in batches that are saved together
+	down     Time // how long the supervisor is away after a crash
+}
+
+type scripted struct {
+	at Time
+	ev Event
+}
+
+// crash kills the supervisor in one of its steps: before the save for -1, else
+// after so many actions.
+type crash struct{ step, after int }
+
+// calm is when processes begin to behave.
+const calm = epoch + 60e9
+
+func drawCrashes(t *rapid.T) []crash {
+	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) crash {
+		return crash{step: rapid.IntRange(0, 120).Draw(t, "step"), after: rapid.IntRange(-1, 4).Draw(t, "after")}
+	}), 1, 12).Draw(t, "crashes")
+}
+
+func drawPlan(t *rapid.T) *plan {
+	p := &plan{
+		services: map[string]*spec.Service{},
+		opts:     Options{ShutdownTimeout: Time(rapid.IntRange(0, 30).Draw(t, "shutdown_timeout")) * 1e9},
+		seed:     rapid.IntRange(0, 1<<30).Draw(t, "seed"),
+		faults:   rapid.IntRange(0, 3).Draw(t, "faults") > 0,
+	}
+	p.opts.CriticalExits = rapid.Bool().Draw(t, "critical_exits")
+	names := strings.Fields("a b c d e f g h")[:rapid.IntRange(1, 8).Draw(t, "services")]
+	for _, n := range names {
+		p.services[n] = drawService(t, n, names)
+	}
+	p.script = append(p.script, scripted{epoch, Boot{}})
+	for range rapid.IntRange(0, 10).Draw(t, "wishes") {
+		p.script = append(p.script, scripted{epoch + Time(rapid.IntRange(0, 40000).Draw(t, "at"))*1e6, drawWish(t, names)})
+	}
+	if rapid.IntRange(0, 3).Draw(t, "stop") == 3 {
+		at := epoch + Time(rapid.IntRange(0, 50000).Draw(t, "at"))*1e6
+		within := Time(rapid.IntRange(0, 20).Draw(t, "within")) * 1e9
+		p.script = append(p.script, scripted{at, Stop{Action: "poweroff", Within: within}})
+		if rapid.Bool().Draw(t, "hurry") {
+			p.script = append(p.script, scripted{at + 3e9, Stop{Action: "exit", Within: within, Hurry: true}})
+		}
+	}
+	slices.SortStableFunc(p.script, func(a, b scripted) int { return cmp.Compare(a.at, b.at) })
+	return p
+}
+
+func drawWish(t *rapid.T, names []string) Event {
+	some := rapid.SliceOfN(rapid.SampledFrom(names), 1, 2)
+	switch rapid.IntRange(0, 8).Draw(t, "wish") {
+	case 0, 1, 2:
+		return Wish{OpStop, some.Draw(t, "names")}
+	case 3, 4, 5:
+		return Wish{OpStart, some.Draw(t, "names")}
+	case 6, 7:
+		return Wish{OpRestart, some.Draw(t, "names")}
+	}
+	return Kill{
+		Name:   rapid.SampledFrom(names).Draw(t, "name"),
+		Signal: int(rapid.SampledFrom([]syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGKILL, syscall.SIGTERM}).Draw(t, "signal")),
+	}
+}
+
+// drawService makes a service that depends on those before it, mostly.
+func drawService(t *rapid.T, name string, names []string) *spec.Service {
+	s := spec.Default(name)
+	l := &s.Lifecycle
+	some := func(label string, from []string, odds int) []string {
+		var out []string
+		for _, n := range from {
+			if n != name && rapid.IntRange(0, odds).Draw(t, label) == odds {
+				out = append(out, n)
+			}
+		}
+		return out
+	}
+	one := func(label string, in int) bool { return rapid.IntRange(1, in).Draw(t, label) == in }
+	before := names[:slices.Index(names, name)]
+	s.Requires = some("requires", before, 3)
+	s.After = some("after", before, 5)
+	s.Wants = some("wants", names, 9)
+	s.Conflicts = some("conflicts", names, 15)
+	if one("odd", 30) { // a cycle, or something that does not exist
+		s.Requires = append(s.Requires, rapid.SampledFrom([]string{"nothing", names[len(names)-1]}).Draw(t, "requires"))
+	}
+	if one("port", 6) {
+		s.Ports = []uint16{80}
+	}
+	s.Status = rapid.SampledFrom([]spec.Status{spec.StatusStart, spec.StatusStart, spec.StatusStart, spec.StatusStop, spec.StatusIgnore}).Draw(t, "status")
+	if one("target", 8) {
+		s.Kind = spec.KindTarget
+		s.Ports = nil
+		return s
+	}
+	l.Restart = rapid.SampledFrom([]spec.Restart{spec.RestartAlways, spec.RestartOnFailure, spec.RestartNever}).Draw(t, "restart")
+	l.RestartDelay = rapid.SampledFrom([]time.Duration{0, 1e8, 1e9, 5e9}).Draw(t, "delay")
+	l.RestartDelayMax = 8e9
+	l.MaxRestarts = rapid.IntRange(0, 3).Draw(t, "max_restarts")
+	l.StopTimeout = rapid.SampledFrom([]time.Duration{0, 1e9, 5e9}).Draw(t, "stop_timeout")
+	l.StartTimeout = rapid.SampledFrom([]time.Duration{0, 1e9, 10e9}).Draw(t, "start_timeout")
+	if one("no_restart", 5) {
+		l.NoRestartExitCodes = []int{2}
+	}
+	if one("pre_start", 5) {
+		l.PreStart = spec.Command{{{Text: "pre"}}}
+	}
+	if one("stop_exec", 5) {
+		l.StopExec = spec.Command{{{Text: "stop"}}}
+	}
+	switch {
+	case one("oneshot", 4):
+		s.Oneshot = true
+	case one("notify", 4):
+		l.Ready = spec.ReadyNotify
+		l.Watchdog = rapid.SampledFrom([]time.Duration{0, 4e9}).Draw(t, "watchdog")
+	}
+	if one("on_exit", 25) {
+		l.OnExit = spec.OnExitShutdown
+	}
+	s.Critical = one("critical", 15)
+	return s
+}
+
+// world is one life by a plan.
+type world struct {
+	t    *rapid.T
+	plan *plan
+	core *Core
+	*keeper
+	disk    store
+	now     Time
+	steps   int
+	crashes []crash
+
+	queue    []*happening
+	ordinals map[string]int      // spawns so far by service and role
+	number   map[RunID]int       // the ordinal of each run
+	failed   map[RunID]bool      // runs whose spawn has failed
+	ends     map[string][]string // what ended how, by service
+	stopAt   Time                // when the shutdown began
+	within   Time
+	lines    []string
+}
+
+// happening is what is to happen in the world, in an order that does not
+// depend on what the supervisor does meanwhile.
+type happening struct {
+	at      Time
+	kind    happens
+	service string
+	role    Role
+	number  int
+	proc    *process
+	ev      Event // of the script
+}
+
+type happens int
+
+const (
+	scriptGoesOn happens = iota
+	spawnDone
+	spawnFails
+	getsReady
+	saysAlive
+	leaderEnds
+	lastEnds
+)
+
+func newWorld(t *rapid.T, p *plan) *world {
+	w := &world{
+		t: t, plan: p, core: New(p.services, p.opts), keeper: newKeeper(), now: epoch, crashes: slices.Clone(p.crashes),
+		ordinals: map[string]int{}, number: map[RunID]int{}, failed: map[RunID]bool{}, ends: map[string][]string{},
+	}
+	for i, s := range p.script {
+		w.queue = append(w.queue, &happening{at: s.at, kind: scriptGoesOn, number: i, ev: s.ev})
+	}
+	return w
+}
+
+func (w *world) note(format string, args ...any) {
+	w.lines = append(w.lines, fmt.Sprintf("%8.3fs  ", float64(w.now-epoch)/1e9)+fmt.Sprintf(format, args...))
+}
+
+func (w *world) log() string {
+	var b strings.Builder
+	for _, n := range w.core.Names() {
+		s := w.plan.services[n]
+		l := &s.Lifecycle
+		fmt.Fprintf(&b, "%s: %s %s requires %v after %v wants %v conflicts %v ports %v oneshot %v pre %v stop %v ready %v start_timeout %v stop_timeout %v watchdog %v restart %v delay %v max %v critical %v on_exit %v\n",
+			n, s.Kind, s.Status, s.Requires, s.After, s.Wants, s.Conflicts, s.Ports, s.Oneshot, len(l.PreStart) > 0, len(l.StopExec) > 0, l.Ready,
+			l.StartTimeout, l.StopTimeout, l.Watchdog, l.Restart, l.RestartDelay, l.MaxRestarts, s.Critical, l.OnExit)
+	}
+	return b.String() + strings.Join(w.lines, "\n")
+}
+
+func (w *world) fail(format string, args ...any) {
+	w.t.Fatalf("at %v: %s\n\n%s", time.Duration(w.now-epoch), fmt.Sprintf(format, args...), w.log())
+}
+
+// dice is a number below n that depends on what it is for and on nothing else.
+func (w *world) dice(p *process, what string, n int) int {
+	h := fnv.New64a()
+	fmt.Fprint(h, w.plan.seed, p.service, p.role, w.number[p.run], what)
+	return int(h.Sum64() >> 1 % uint64(n))
+}
+
+func (w *world) ms(p *process, what string, most int) Time { return Time(w.dice(p, what, most)) * 1e6 }
+
+// bad says whether one in n such things goes wrong.
+func (w *world) bad(p *process, what string, n int) bool {
+	return w.plan.faults && w.now < calm && w.dice(p, what, n) == 0
+}
+
+func (w *world) happen(after Time, kind happens, p *process) {
+	w.queue = append(w.queue, &happening{at: w.now + after, kind: kind, service: p.service, role: p.role, number: w.number[p.run], proc: p})
+}
+
+// next takes the first of what is to happen.
+func (w *world) next() *happening {
+	first := w.peek()
+	w.queue = slices.DeleteFunc(w.queue, func(h *happening) bool { return h == first })
+	return first
+}
+
+func (w *world) peek() *happening {
+	if len(w.queue) == 0 {
+		return nil
+	}
+	return slices.MinFunc(w.queue, func(a, b *happening) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.kind, b.kind), strings.Compare(a.service, b.service),
+			cmp.Compare(a.role, b.role), cmp.Compare(a.number, b.number))
+	})
+}
+
+// live goes on until nothing is going to happen any more, checks that this is
+// what was wished for, and then shuts down.
+func (w *world) live() {
+	for w.halt == nil && !w.quiet() {
+		w.goOn()
+	}
+	if w.halt == nil && w.core.shutdown == nil {
+		w.checkWishes()
+		w.note("-- all is quiet --")
+		w.step(Stop{Action: "exit", Within: 20e9})
+		for w.halt == nil {
+			w.goOn()
+		}
+	}
+}
+
+// quiet says that nothing but signs of life will come.
+func (w *world) quiet() bool {
+	for _, h := range w.queue {
+		if h.kind != saysAlive {
+			return false
+		}
+	}
+	for _, s := range w.core.services {
+		if s.Deadline > 0 && s.State != StateRunning {
+			return false
+		}
+	}
+	return w.core.shutdown == nil
+}
+
+func (w *world) goOn() {
+	h := w.peek()
+	t, ok := w.core.NextWake()
+	if h == nil && !ok {
+		w.fail("nothing will ever happen, and zinit does not end")
+	}
+	if w.steps > 20000 {
+		w.fail("it does not come to an end")
+	}
+	if h == nil || ok && t < h.at {
+		w.now = max(w.now, t)
+		w.step(Tick{})
+		return
+	}
+	w.now = max(w.now, h.at)
+	evs := w.apply(w.next())
+	for w.plan.batch && w.peek() != nil && w.peek().at <= w.now+2e6 {
+		evs = append(evs, w.apply(w.next())...)
+	}
+	if len(evs) > 0 {
+		w.step(evs...)
+	}
+}
+
+// apply lets something happen and returns what the supervisor is told of it.
+func (w *world) apply(h *happening) []Event {
+	if h.kind == scriptGoesOn {
+		w.note("> %T%v", h.ev, h.ev)
+		return []Event{h.ev}
+	}
+	p := h.proc
+	name := fmt.Sprintf("%s#%d", procName(p.service, p.role), p.run)
+	switch h.kind {
+	case spawnDone:
+		ev := w.spawned(p)
+		w.note("> %s is spawned", name)
+		w.behave(p)
+		return []Event{ev}
+	case spawnFails:
+		w.note("> %s cannot be spawned", name)
+		delete(w.runs, p.run)
+		w.failed[p.run] = true
+		return []Event{w.spawnFailed(p)}
+	case getsReady:
+		if p.end == nil {
+			w.note("> %s is ready", name)
+			return []Event{Ready{Run: p.run}}
+		}
+	case saysAlive:
+		if p.end == nil {
+			w.happen(2e9, saysAlive, p)
+			return []Event{Notify{Run: p.run, Alive: true}}
+		}
+	case leaderEnds:
+		if p.end == nil {
+			p.end = w.endOf(p)
+			p.left = p.signals < 1000 && w.bad(p, "left", 4)
+			if p.left && w.dice(p, "lingers", 2) == 0 {
+				w.happen(w.ms(p, "linger", 15000), lastEnds, p)
+			}
+			w.note("> %s ends %+v left %v", name, *p.end, p.left)
+			w.ends[p.service] = append(w.ends[p.service], fmt.Sprintf("%v %v %v", p.role, p.end.Code, p.end.Signal))
+			return []Event{Exited{Run: p.run, End: *p.end, Left: p.left}}
+		}
+	case lastEnds:
+		if p.left {
+			p.left = false
+			w.note("> %s is empty", name)
+			return []Event{Emptied{Run: p.run}}
+		}
+	case scriptGoesOn:
+	}
+	return nil
+}
+
+func (w *world) spawnFailed(p *process) SpawnFailed {
+	return SpawnFailed{Run: p.run, Message: "no", Code: 127, Config: w.dice(p, "config", 4) == 0}
+}
+
+// behave plans the life of a process that was just spawned.
+func (w *world) behave(p *process) {
+	sp := w.plan.services[p.service]
+	mayEnd := w.plan.faults && w.now < calm
+	switch {
+	case p.role == RoleStop:
+		// It stops the service, or says so and does not, or hangs.
+		if !w.bad(p, "hangs", 4) {
+			w.happen(w.ms(p, "life", 1000), leaderEnds, p)
+		}
+		for _, m := range w.sorted() {
+			if m.service == p.service && m.role == RoleMain && m.pid != 0 && w.dice(p, "works", 3) > 0 {
+				w.happen(w.ms(p, "stops", 1500), leaderEnds, m)
+			}
+		}
+	case p.role == RolePre || sp.Oneshot:
+		if !w.bad(p, "hangs", 8) {
+			life := w.ms(p, "life", 1500)
+			if w.now >= calm {
+				life /= 4
+			}
+			w.happen(life, leaderEnds, p)
+		}
+	case mayEnd && w.dice(p, "ends", 2) == 0:
+		w.happen(w.ms(p, "life", 1+w.dice(p, "long", 15000)), leaderEnds, p)
+	}
+	if p.role == RoleMain && sp.Lifecycle.Ready == spec.ReadyNotify && !w.bad(p, "never ready", 6) {
+		w.happen(w.ms(p, "ready", 700), getsReady, p)
+	}
+	if p.role == RoleMain && sp.Lifecycle.Watchdog > 0 && !w.bad(p, "dumb", 3) {
+		w.happen(0, saysAlive, p)
+	}
+}
+
+// endOf says how a process ends: by the signal it got, else as it likes.
+func (w *world) endOf(p *process) *End {
+	e := &End{At: w.now}
+	switch sp := w.plan.services[p.service]; {
+	case p.signals >= 1000:
+		e.Signal = int(syscall.SIGKILL)
+	case p.signals > 0 && w.dice(p, "by signal", 2) == 0:
+		e.Signal = int(syscall.SIGTERM)
+	case p.role == RolePre && !w.bad(p, "fails", 4), sp.Oneshot && !w.bad(p, "fails", 3):
+	case w.plan.faults && w.now < calm:
+		e.Code = w.dice(p, "code", 3)
+	}
+	return e
+}
+
+// react is what a signal does to a process.
+func (w *world) react(p *process, sig int) {
+	switch {
+	case p.end != nil && !p.left, sig == int(syscall.SIGCONT), sig == int(syscall.SIGHUP):
+	case sig == int(syscall.SIGKILL):
+		// Counted so that endOf knows; pid1's own count is kept right by facts.
+		p.signals += 1000
+		if p.end == nil {
+			w.happen(w.ms(p, "dies", 5), leaderEnds, p)
+		} else {
+			w.happen(w.ms(p, "dies", 5), lastEnds, p)
+		}
+	case p.end == nil && !w.bad(p, "deaf", 5):
+		w.happen(w.ms(p, "goes", 3000), leaderEnds, p)
+	case p.end != nil && !w.bad(p, "left deaf", 3):
+		w.happen(w.ms(p, "go", 3000), lastEnds, p)
+	}
+}
+
+// step is the life of the supervisor: step, save, act; or be killed.
+func (w *world) step(evs ...Event) {
+	w.steps++
+	after, crashes := w.crashHere()
+	var actions []Action
+	for _, ev := range evs {
+		before := len(actions)
+		actions = append(actions, w.core.Step(w.now, ev)...)
+		w.checkStep(ev, actions[before:])
+	}
+	changes := w.core.Changes()
+	if crashes && after < 0 {
+		w.note("-- crash before the save --")
+		w.recover()
+		for _, ev := range evs {
+			switch ev.(type) {
+			case Boot, Wish, Kill, Stop, Ready, Notify: // said again by who said it
+				w.step(ev)
+			case Spawned, SpawnFailed, Exited, Emptied, Tick: // found out
+			}
+		}
+		return
+	}
+	w.disk.save(changes)
+	if d := w.disk.differs(w.core); d != "" {
+		w.fail("after %T%v: %s", evs[0], evs[0], d)
+	}
+	if crashes {
+		actions = actions[:min(after, len(actions))]
+	}
+	again := w.perform(actions)
+	if crashes {
+		w.note("-- crash --")
+		w.recover()
+	}
+	for _, ev := range again {
+		w.step(ev)
+	}
+}
+
+func (w *world) crashHere() (after int, ok bool) {
+	for i, c := range w.crashes {
+		if c.step == w.steps {
+			w.crashes = slices.Delete(w.crashes, i, i+1)
+			return c.after, true
+		}
+	}
+	return 0, false
+}
+
+func (w *world) recover() {
+	w.halt = nil
+	w.now += w.plan.down
+	var missed []Event
+	if w.plan.down > 0 { // what happened meanwhile is found in pid1's table
+		for w.peek() != nil && w.peek().at <= w.now && w.peek().kind != scriptGoesOn {
+			for _, ev := range w.apply(w.next()) {
+				switch ev.(type) {
+				case Ready, Notify:
+					missed = append(missed, ev)
+				}
+			}
+		}
+	}
+	g, records := w.disk.load()
+	if g.Shutdown == nil {
+		w.stopAt = 0
+	}
+	facts := w.facts()
+	for i := range facts {
+		facts[i].Signals %= 1000
+	}
+	var actions []Action
+	w.core, actions = Recover(w.now, w.plan.services, w.plan.opts, g, records, facts, missed...)
+	w.checkStep(Tick{}, actions)
+	w.disk.save(w.core.Changes())
+	if d := w.disk.differs(w.core); d != "" {
+		w.fail("after recovery: %s", d)
+	}
+	for _, ev := range w.perform(actions) {
+		w.step(ev)
+	}
+}
+
+// perform does what was ordered and checks whether it may be done. It returns
+// what the supervisor is told at once.
+func (w *world) perform(actions []Action) (at []Event) {
+	for _, a := range actions {
+		w.note("%s", w.trace(a))
+		switch a := a.(type) {
+		case Spawn:
+			if known := w.runs[a.Run]; known != nil {
+				continue // answered from the table
+			}
+			g, _ := w.disk.load()
+			var r Record
+			decode(w.disk.records[a.Service.Name], &r)
+			if a.Run > g.LastRun || !slices.ContainsFunc(r.Runs, func(o *Run) bool { return o.ID == a.Run }) {
+				w.fail("run %d of %s is spawned and was not saved", a.Run, a.Service.Name)
+			}
+			w.checkLeft(a)
+			w.keeper.perform(a)
+			p := w.runs[a.Run]
+			if w.failed[a.Run] {
+				delete(w.runs, a.Run)
+				at = append(at, w.spawnFailed(p))
+				continue
+			}
+			if _, ok := w.number[a.Run]; ok {
+				w.fail("run %d is used for two spawns", a.Run)
+			}
+			key := procName(p.service, p.role)
+			w.ordinals[key]++
+			w.number[a.Run] = w.ordinals[key]
+			if w.bad(p, "spawn", 10) {
+				w.happen(w.ms(p, "spawned", 60), spawnFails, p)
+			} else {
+				w.happen(w.ms(p, "spawned", 60), spawnDone, p)
+			}
+			continue
+		case Signal:
+			if p := w.runs[a.Run]; p != nil && p.pid != 0 {
+				w.react(p, a.Signal)
+			}
+		case Halt:
+			if limit := w.stopAt + w.within + afterKill + w.plan.down*Time(len(w.plan.crashes)); w.now > limit {
+				w.fail("zinit ends too late, the time was over at %v", time.Duration(limit-epoch))
+			}
+		case Forget, SetMain, Changed:
+		}
+		if err := w.keeper.perform(a); err != nil {
+			w.fail("%v", err)
+		}
+	}
+	return at
+}
+
+// checkLeft: nothing starts while processes of the last run are left.
+func (w *world) checkLeft(a Spawn) {
+	for _, p := range w.sorted() {
+		if p.service != a.Service.Name || p.end != nil && !p.left || a.Role == RoleStop {
+			continue
+		}
+		if !(a.Role == RoleMain && p.role == RolePre && p.end != nil) {
+			w.fail("%s is spawned while run %d of it is there", procName(a.Service.Name, a.Role), p.run)
+		}
+	}
+}
+
+// checkStep checks what a step has ordered and the state that it has led to.
+func (w *world) checkStep(ev Event, actions []Action) {
+	c := w.core
+	if limit := 40 * (len(c.services) + 1); len(actions) > limit {
+		w.fail("%d actions at once", len(actions))
+	}
+	stopping := w.stopAt != 0
+	if c.shutdown != nil && !stopping {
+		w.stopAt, w.within = w.now, w.plan.opts.ShutdownTimeout
+		if stop, ok := ev.(Stop); ok {
+			w.within = stop.Within
+		}
+	}
+	if stop, ok := ev.(Stop); ok && stop.Hurry && w.stopAt != w.now {
+		w.within = min(w.within, w.now-w.stopAt)
+	}
+	for _, a := range actions {
+		switch a := a.(type) {
+		case Spawn:
+			s := c.services[a.Service.Name]
+			if a.Role == RoleStop {
+				w.checkFirstStop(s)
+			} else if s.Halt == HaltNone {
+				w.checkStart(s, a)
+			}
+			if stopping && a.Role != RoleStop && !recovered(ev) {
+				w.fail("%s is spawned during the shutdown", s.Name)
+			}
+		case Signal:
+			if s, r := c.lookup(a.Run); s != nil && a.Scope == ScopeAll && r.Role == RoleMain {
+				w.checkFirstStop(s)
+			}
+		case Forget, SetMain, Changed, Halt:
+		}
+	}
+	if t, ok := c.NextWake(); ok && t <= w.now {
+		w.fail("the next wake was to be at %v already", time.Duration(t-epoch))
+	}
+	w.checkState()
+}
+
+// recovered says that a step is that of a recovery, which orders spawns again.
+func recovered(ev Event) bool { _, is := ev.(Tick); return is }
+
+// checkStart: what is required is up when a service starts.
+func (w *world) checkStart(s *service, a Spawn) {
+	if a.Role == RoleMain && len(s.spec.Lifecycle.PreStart) > 0 || s.Since != w.now {
+		return // a start that goes on
+	}
+	for _, n := range s.spec.Requires {
+		d := w.core.services[n]
+		if d == nil || d.State != StateRunning && !(d.State == StateExited && d.Done) {
+			w.fail("%s starts and %s is not up", s.Name, n)
+		}
+	}
+}
+
+// checkFirstStop: a service that is stopped by a wish outlives those that
+// require it, directly or not.
+func (w *world) checkFirstStop(s *service) {
+	if s.Halt == HaltNone || s.Failure != nil || w.core.shutdown != nil && w.core.shutdown.Killed {
+		return
+	}
+	seen := map[string]bool{s.Name: true}
+	for todo := []string{s.Name}; len(todo) > 0; todo = todo[1:] {
+		n := todo[0]
+		if d := w.core.services[n]; n != s.Name && d.State.active() {
+			w.fail("%s is stopped before %s, which is %v", s.Name, n, d.State)
+		}
+		if s := w.core.services[n]; s.State == StateExited && s.Done && w.core.shutdown == nil {
+			continue // it has done its work and needs nothing any more
+		}
+		for _, d := range w.core.requiredBy[n] {
+			if !seen[d] {
+				seen[d] = true
+				todo = append(todo, d)
+			}
+		}
+	}
+}
+
+// checkState: what holds of each state that a core can be in.
+func (w *world) checkState() {
+	c := w.core
+	users, followers := map[string]int{}, map[string]int{}
+	runs := 0
+	for n, s := range c.services {
+		runs += len(s.Runs)
+		mains := 0
+		for _, r := range s.Runs {
+			if r.Role == RoleMain {
+				mains++
+			}
+			if c.runs[r.ID] != s {
+				w.fail("run %d of %s is not in the table of runs", r.ID, n)
+			}
+		}
+		m := s.main()
+		switch {
+		case mains > 1:
+			w.fail("%s has %d runs", n, mains)
+		case s.spec.Kind == spec.KindTarget && (len(s.Runs) > 0 || s.State == StateStarting || s.State == StateStopping || s.State == StateExited):
+			w.fail("target %s is %v with %d runs", n, s.State, len(s.Runs))
+		case s.State.active() && s.spec.Kind != spec.KindTarget && len(s.Runs) == 0:
+			w.fail("%s is %v and has no run", n, s.State)
+		case s.State == StateRunning && s.spec.Kind != spec.KindTarget && (m == nil || m.Exited):
+			w.fail("%s is running and its process has ended", n)
+		case s.State == StateStarting && s.running(RoleMain) == nil && s.running(RolePre) == nil:
+			w.fail("%s is starting and no process of it is", n)
+		case !s.State.active() && s.running(RoleMain) != nil:
+			w.fail("%s is %v and its process is there", n, s.State)
+		case s.Due && !s.Up:
+			w.fail("%s is due and not wanted", n)
+		case s.Due && s.State == StateInactive && c.shutdown == nil:
+			w.fail("%s is due and nobody has looked at it", n)
+		case !s.Due && s.State == StateBlocked:
+			w.fail("%s is blocked and not due", n)
+		case s.State == StateBlocked && len(s.blocks) == 0 && s.Halt == HaltNone:
+			w.fail("%s is blocked by nothing", n)
+		case s.Halt != HaltNone && s.State != StateStopping && !s.Cleaning && c.dependentsDown(s):
+			w.fail("%s is to be stopped, nothing is in the way, and it is %v", n, s.State)
+		case (s.heapIndex >= 0) != (s.Deadline > 0):
+			w.fail("%s has deadline %d and place %d among the deadlines", n, s.Deadline, s.heapIndex)
+		case s.Cleaning && (s.State.active() || len(s.Runs) == 0):
+			w.fail("%s is %v with %d runs, and cleans up", n, s.State, len(s.Runs))
+		case s.Deadline > 0 && !s.Cleaning && (s.State == StateInactive || s.State == StateBlocked):
+			w.fail("%s is %v and has a deadline", n, s.State)
+		}
+		if s.State == StateBlocked && c.shutdown == nil && s.Halt == HaltNone {
+			if why, blocks := c.inTheWay(s); why != nil || !slices.Equal(blocks, s.blocks) || c.moving(blocks) != s.UnderWay {
+				w.fail("%s was looked at last too early: it is blocked by %v, under way %v; in truth %v %v, %v", n, s.blocks, s.UnderWay, blocks, why, c.moving(blocks))
+			}
+		}
+		if s.engaged() {
+			for _, d := range s.spec.Requires {
+				users[d]++
+			}
+			for _, d := range s.spec.After {
+				followers[d]++
+			}
+		}
+		for _, o := range c.conflicts[n] {
+			if d := c.services[o]; d != nil && s.State.active() && d.State.active() {
+				w.fail("%s is %v and %s, which conflicts with it, %v", n, s.State, o, d.State)
+			}
+		}
+		if s.spec.Kind != spec.KindTarget && s.State == StateRunning && s.Halt == HaltNone && c.shutdown == nil && c.lost(s) != "" {
+			w.fail("%s is running and what it requires is not: %s", n, c.lost(s))
+		}
+	}
+	for n, s := range c.services {
+		if s.users != users[n] || s.followers != followers[n] {
+			w.fail("%s has %d users and %d followers, counted %d and %d", n, users[n], followers[n], s.users, s.followers)
+		}
+	}
+	if runs != len(c.runs) {
+		w.fail("%d runs of services, %d in the table", runs, len(c.runs))
+	}
+}
+
+// checkWishes: now that all is quiet, each service is where its wish and its
+// dependencies say.
+func (w *world) checkWishes() {
+	c := w.core
+	for n, s := range c.services {
+		up := s.State == StateRunning || s.State == StateStarting
+		stuck := s.State == StateStarting && s.Deadline == 0 // it hangs and may do so
+		switch {
+		case s.State == StateStopping:
+			w.fail("%s is stopping for ever", n)
+		case s.State == StateStarting && !stuck:
+			w.fail("%s is starting for ever", n)
+		case !s.Up && up:
+			w.fail("%s is %v and not wanted", n, s.State)
+		case s.State == StateBlocked:
+			w.checkBlocked(s)
+		case s.Up && s.State == StateFailed && s.Reason.Kind == ReasonDependency:
+			if d := c.services[s.Reason.Service]; d.State != StateFailed || !d.Up {
+				w.fail("%s has failed because of %s, which is %v", n, d.Name, d.State)
+			}
+		case s.State == StateInactive && s.Up && s.spec.Status != spec.StatusIgnore:
+			w.fail("%s was never started", n)
+		case s.State == StateExited && s.Up && !s.Done && s.spec.Lifecycle.Restart == spec.RestartAlways && s.spec.Status != spec.StatusIgnore &&
+			(s.End == nil || !slices.Contains(s.spec.Lifecycle.NoRestartExitCodes, s.End.Code)) &&
+			(s.spec.Lifecycle.MaxRestarts == 0 || s.Restarts < s.spec.Lifecycle.MaxRestarts):
+			w.fail("%s has ended and is not started again", n)
+		case !w.plan.faults && s.Up && s.State == StateFailed && !s.Reason.ofDependency() && s.Reason.Kind != ReasonSignal && s.Reason.Kind != ReasonStopTime &&
+			s.Reason.Kind != ReasonStartTime && s.Reason.Kind != ReasonExitCode:
+			w.fail("%s has failed where nothing can: %s", n, s.Reason.Message)
+		}
+	}
+	for _, p := range w.sorted() {
+		s, r := c.lookup(p.run)
+		switch {
+		case s == nil:
+			w.fail("pid1 has run %d of %s, of which nobody knows", p.run, p.service)
+		case p.end != nil && !p.left:
+			w.fail("run %d of %s is over and not forgotten", p.run, p.service)
+		case r.Pid != p.pid || r.Exited != (p.end != nil) || r.Signals != p.signals%1000:
+			w.fail("run %d of %s is %+v, and in truth %+v", p.run, p.service, *r, *p)
+		}
+	}
+	if len(c.runs) != len(w.runs) {
+		w.fail("%d runs are known, %d are there", len(c.runs), len(w.runs))
+	}
+}
+
+// checkBlocked: who is blocked is so because of somebody who will not go away.
+func (w *world) checkBlocked(s *service) {
+	c := w.core
+	for _, n := range s.spec.Requires {
+		if d := c.services[n]; d.State != StateRunning && !(d.State == StateExited && d.Done) {
+			return
+		}
+	}
+	for _, n := range c.conflicts[s.Name] {
+		if d := c.services[n]; d != nil && (d.State.active() || d.Due && d.UnderWay) {
+			return
+		}
+	}
+	for _, p := range s.spec.Ports {
+		for _, n := range c.ports[p] {
+			if n != s.Name && c.services[n].State.active() {
+				return
+			}
+		}
+	}
+	for _, n := range s.spec.After {
+		if d := c.services[n]; d != nil && d.State == StateStarting {
+			return
+		}
+	}
+	if len(s.Runs) > 0 {
+		return
+	}
+	w.fail("%s is blocked and nothing is in its way", s.Name)
+}
+
+// summary is what may not depend on crashes.
+func (w *world) summary() string {
+	var b strings.Builder
+	for _, n := range w.core.Names() {
+		s := w.core.services[n]
+		why := ""
+		if s.Reason != nil {
+			why = s.Reason.Message
+		}
+		fmt.Fprintf(&b, "%s %v up %v due %v done %v restarts %d total %d since %v %q\n", n, s.State, s.Up, s.Due, s.Done, s.Restarts, s.Total, time.Duration(s.Since), why)
+		fmt.Fprintf(&b, "  ends %q\n", w.ends[n])
+	}
+	for _, k := range slices.Sorted(maps.Keys(w.ordinals)) {
+		fmt.Fprintf(&b, "%s spawned %d times\n", k, w.ordinals[k])
+	}
+	fmt.Fprintf(&b, "%+v at %v\n", *w.halt, time.Duration(w.now))
+	return b.String()
+}
