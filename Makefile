@@ -28,7 +28,7 @@ lint: ## formatting, vet and staticcheck
 	@.ci/lint
 
 bench: build ## measure side by side with C floors, print a table
-	@$(GO) test -run '^$$' -bench . -benchtime 1x ./ctl ./supervisord/... ./ipc
+	@ZINIT_TEST_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench Zinit -benchtime 1x -timeout 10m ./ctl
 
 fuzz: ## each fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"time"
 
@@ -49,6 +50,9 @@ func (k *keeper) killLeft(now time.Time) {
 		k.log.error("some processes cannot be killed: going without them")
 		k.exit()
 	}
+	if k.end.rounds == 0 {
+		k.log.warn("SIGTERM has not ended all processes: killing them", "children", fmt.Sprint(allChildren(k.pid)))
+	}
 	k.end.rounds++
 	k.end.killAt = now.Add(killPause)
 	k.signalLeft(unix.SIGKILL)
@@ -61,16 +65,26 @@ func (k *keeper) signalLeft(sig unix.Signal) {
 		unix.Kill(-1, sig)
 		return
 	}
+	// Looked up first: whoever dies of it hands its children to pid1, and may
+	// do so behind the back of a walk through the tree. So another walk
+	// follows, until it finds nobody new.
+	below := withDescendants(allChildren(k.pid))
 	for _, r := range k.table.runs {
-		if k.table.pids[r.spawned.Pid] == r || r.state == ipc.RunExited && !r.emptied {
+		if k.table.leads(r) || r.state == ipc.RunExited && !r.emptied {
 			signalGroups(r, sig)
 		}
 	}
-	// Those that the groups have reached already are asked twice, which does
-	// not harm; but for the others there is only this.
-	for _, pid := range withDescendants(allChildren(k.pid)) {
-		if pgid, err := unix.Getpgid(pid); err != nil || !k.ledBy(pgid) {
-			unix.Kill(pid, sig)
+	reached := map[int]bool{}
+	for fresh := true; fresh; below = withDescendants(allChildren(k.pid)) {
+		fresh = false
+		for _, pid := range below {
+			if reached[pid] || len(reached) >= maxRuns {
+				continue
+			}
+			reached[pid], fresh = true, true
+			if pgid, err := unix.Getpgid(pid); err != nil || !k.ledBy(pgid) {
+				unix.Kill(pid, sig)
+			}
 		}
 	}
 }

@@ -49,10 +49,17 @@ type keeper struct {
 	inbound  chan inbound
 	null     int
 
-	// forking counts the jobs whose child is not known yet.
+	// forking counts the jobs under way whose child is not known yet, and
+	// waiting are those that have not begun.
 	forking int
+	waiting []*job
 	// helper makes all children start through the exec helper.
 	helper bool
+	// killed are the cgroups, by inode, on which cgroup.kill was used. On Linux
+	// 6.18 whatever is cloned into such a cgroup from outside is killed at
+	// birth, for as long as the cgroup exists. Entering it after the fork is
+	// safe, so there the helper does that.
+	killed map[uint64]bool
 	// kids are the children that lead no run, by session; nil if not looked up.
 	kids map[int][]int
 	// childless is true when the last look found no child at all.
@@ -76,7 +83,7 @@ type inbound struct {
 func newKeeper(opt options, log *logger, sigs *signalSet) *keeper {
 	k := &keeper{
 		opt: opt, log: log, pid: unix.Getpid(),
-		table: newTable(), store: fdStore{},
+		table: newTable(), store: fdStore{}, killed: map[uint64]bool{},
 		sigs: sigs, launcher: newLauncher(log), inbound: make(chan inbound, 64),
 		null: openNull(),
 	}
@@ -319,12 +326,24 @@ func (k *keeper) spawn(sp ipc.Spawn, cgroup int) {
 	}
 	r := k.table.add(&sp)
 	if cgroup >= 0 {
+		var st unix.Stat_t
+		if unix.Fstat(cgroup, &st) == nil {
+			r.cgroupID = st.Ino
+		}
 		r.cgroup = linkTarget(cgroup)
+		if k.killed[r.cgroupID] || len(k.killed) >= maxRuns {
+			j.join = r.cgroup
+		}
 	}
 	k.launch(j)
 }
 
+// launch begins a job, the supervisor's at once.
 func (k *keeper) launch(j *job) {
+	if k.forking >= atOnce && !j.supervisor {
+		k.waiting = append(k.waiting, j)
+		return
+	}
 	j.helper = k.helper
 	k.forking++
 	go k.launcher.run(j)
@@ -344,6 +363,12 @@ func (k *keeper) launched(o outcome) {
 		k.supervisorLaunched(o, first)
 	} else if r := k.table.runs[j.spawn.Run]; r != nil && r.state == ipc.RunSpawning {
 		k.runLaunched(r, o)
+	}
+	if first && len(k.waiting) > 0 {
+		next := k.waiting[0]
+		k.waiting[0] = nil
+		k.waiting = k.waiting[1:]
+		k.launch(next)
 	}
 	if k.forking == 0 {
 		k.table.forksDone()

@@ -18,9 +18,10 @@ const (
 	// maxPipes is how many pipes a spawn may ask for: their read ends go with
 	// one frame.
 	maxPipes = ipc.MaxFds
-	// atOnce is how many spawns look at files at the same time, and forksAtOnce
-	// how many of them fork. A fork holds one of the runtime's processors until
-	// the child has executed, so there are more processors than forks (procs).
+	// atOnce is how many spawns of runs look at files at the same time, and
+	// forksAtOnce how many of them fork. A fork holds one of the runtime's
+	// processors until the child has executed, so there are more processors than
+	// forks (procs).
 	atOnce      = 8
 	forksAtOnce = 4
 	procs       = forksAtOnce + 2
@@ -40,6 +41,8 @@ type job struct {
 	// directory of the cgroup, -1 for none.
 	opened []int
 	cgroup int
+	// join is the path of the cgroup if the helper has to enter it by itself.
+	join   string
 	pipes  []namedFd // read ends
 	helper bool      // use the exec helper in any case
 	forked bool      // the keeper knows that it has forked
@@ -85,7 +88,6 @@ type outcome struct {
 // launcher runs jobs. Its goroutines share nothing with the keeper but jobs
 // and outcomes.
 type launcher struct {
-	slots    chan struct{}
 	forks    chan struct{}
 	outcomes chan outcome
 	log      *logger
@@ -93,7 +95,6 @@ type launcher struct {
 
 func newLauncher(log *logger) *launcher {
 	return &launcher{
-		slots:    make(chan struct{}, atOnce),
 		forks:    make(chan struct{}, forksAtOnce),
 		outcomes: make(chan outcome, 64),
 		log:      log,
@@ -129,17 +130,18 @@ func (l *launcher) run(j *job) {
 // fork makes the child of a job: the program itself, or the helper, which says
 // on the pipe status what became of it.
 func (l *launcher) fork(j *job) (o outcome, status int, fail *ipc.SpawnFailed) {
-	l.slots <- struct{}{}
-	defer func() { <-l.slots }()
 	path, local, fail := preflight(j)
 	if fail != nil {
 		return o, -1, fail
 	}
 	l.forks <- struct{}{}
 	defer func() { <-l.forks }()
+	if err := j.makePipes(); err != nil {
+		return o, -1, explain(&j.spawn, failure{ipc.StageFork, errno(err), ""})
+	}
 	o.job = j
 	var err error
-	if local && !j.helper && !needsHelper(&j.spawn) {
+	if local && !j.helper && j.join == "" && !needsHelper(&j.spawn) {
 		o.since = time.Now()
 		o.pid, err = forkDirect(j, path)
 		o.done, o.at = err == nil, monotonic()
@@ -191,19 +193,25 @@ func newJob(sp ipc.Spawn, store fdStore, null, cgroup int) (j *job, err error) {
 		}
 		j.give(u.Fd, d)
 	}
-	for _, p := range sp.Pipes {
+	return j, nil
+}
+
+// makePipes makes the pipes of the child: no sooner than it is forked, because
+// each fork copies the table of descriptors.
+func (j *job) makePipes() error {
+	for _, p := range j.spawn.Pipes {
 		var ends [2]int
 		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
-			return j, fmt.Errorf("cannot make a pipe: %w", err)
+			return err
 		}
 		j.give(p.Fd, ends[1])
 		j.pipes = append(j.pipes, namedFd{p.Name, ends[0]})
 		// Each end has its own file description, so the child's stays blocking.
 		if err := unix.SetNonblock(ends[0], true); err != nil {
-			return j, fmt.Errorf("cannot make a pipe: %w", err)
+			return err
 		}
 	}
-	return j, nil
+	return nil
 }
 
 // give makes fd the child's descriptor n; the job closes it.

@@ -98,9 +98,17 @@ func cgroupEvent(cgroup, line string) bool {
 	return err == nil && slices.Contains(strings.Split(string(b), "\n"), line)
 }
 
-// killCgroup kills all processes of a cgroup (Linux 5.14).
-func killCgroup(cgroup string) error {
-	return writeSmall(cgroup+"/cgroup.kill", "1")
+// killCgroup kills all processes of a cgroup and of those below it; before
+// Linux 5.14 those of the cgroup that are there at the moment.
+func killCgroup(cgroup string) {
+	if writeSmall(cgroup+"/cgroup.kill", "1") == nil {
+		return
+	}
+	if b, err := readSmall(cgroup + "/cgroup.procs"); err == nil {
+		for _, pid := range numbers(b) {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+	}
 }
 
 // readSmall reads a file of the kernel, by system calls alone: such files are

@@ -210,7 +210,7 @@ func (k *keeper) deliver(r *run, m ipc.Signal) {
 	}
 	switch m.Scope {
 	case ipc.ScopeLeader:
-		if k.table.pids[r.spawned.Pid] == r {
+		if k.table.leads(r) {
 			unix.Kill(r.spawned.Pid, sig)
 		}
 	case ipc.ScopeGroup:
@@ -233,12 +233,14 @@ func signalGroups(r *run, sig unix.Signal) {
 // its sessions, and to its cgroup. What it misses, because it is being forked
 // now or is the child of a process that has not died yet, is found by recheck.
 func (k *keeper) signalAll(r *run, sig unix.Signal) {
-	signalGroups(r, sig)
 	members := k.strays(r)
-	if k.table.pids[r.spawned.Pid] == r {
+	if k.table.leads(r) {
 		members = append(members, r.spawned.Pid)
 	}
-	for _, pid := range withDescendants(members) {
+	// Before the first signal: whoever dies hands its children to pid1.
+	members = withDescendants(members)
+	signalGroups(r, sig)
+	for _, pid := range members {
 		if pgid, err := unix.Getpgid(pid); err == nil && !contains(r.groups, pgid) {
 			if sid, err := unix.Getsid(pid); err == nil && contains(r.sids, sid) {
 				unix.Kill(pid, sig)
@@ -246,9 +248,10 @@ func (k *keeper) signalAll(r *run, sig unix.Signal) {
 		}
 	}
 	if sig == unix.SIGKILL && r.cgroup != "" {
-		if err := killCgroup(r.cgroup); err != nil {
-			k.log.warn("cannot kill a cgroup", "cgroup", r.cgroup, "error", err)
+		if len(k.killed) < maxRuns {
+			k.killed[r.cgroupID] = true
 		}
+		killCgroup(r.cgroup)
 	}
 }
 

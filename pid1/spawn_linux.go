@@ -27,7 +27,7 @@ func forkDirect(j *job, path string) (pid int, err error) {
 // to do is in a memory file, which holds what a pipe may not; what goes wrong
 // comes back on the pipe status, which closes when it executes.
 func forkHelper(j *job, path string) (pid, status int, err error) {
-	spec, err := msgpack.Marshal(&helperSpec{Path: path, Spawn: j.spawn})
+	spec, err := msgpack.Marshal(&helperSpec{Path: path, Cgroup: j.join, Spawn: j.spawn})
 	if err != nil {
 		return 0, -1, err
 	}
@@ -78,7 +78,7 @@ func procAttr(j *job) *syscall.ProcAttr {
 	default:
 		attr.Sys.Setsid = true
 	}
-	if j.cgroup >= 0 {
+	if j.cgroup >= 0 && j.join == "" {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, j.cgroup
 	}
 	return attr

@@ -36,9 +36,11 @@ type run struct {
 	// leader, and of each child that MAINPID= made the leader. A console run
 	// lives in a session that is not its own, so it has no sids.
 	groups, sids []int
-	// cgroup is the path of its cgroup, "" for none.
-	cgroup  string
-	console bool
+	// cgroup is the path of its cgroup, "" for none, and cgroupID its inode,
+	// which no other cgroup gets.
+	cgroup   string
+	cgroupID uint64
+	console  bool
 	// early is an end that was seen before it was known whether execve has
 	// succeeded.
 	early *childEnd
@@ -133,10 +135,10 @@ func (t *table) forked(r *run, pid int, since time.Time) (empty []*run) {
 	if !r.console {
 		r.sids = []int{pid}
 	}
-	t.pids[pid] = r
 	if end, ok := t.takeEarly(pid, since); ok {
-		delete(t.pids, pid)
 		r.early = &end
+	} else {
+		t.pids[pid] = r
 	}
 	return empty
 }
@@ -154,8 +156,11 @@ func (t *table) noteEarly(end childEnd) {
 // takeEarly returns the end of a child that was forked after since.
 func (t *table) takeEarly(pid int, since time.Time) (childEnd, bool) {
 	end, ok := t.early[pid]
+	if !ok || end.seen.Before(since) {
+		return childEnd{}, false
+	}
 	delete(t.early, pid)
-	return end, ok && !end.seen.Before(since)
+	return end, true
 }
 
 // forksDone forgets the early ends: nobody will ask for them.
@@ -171,7 +176,7 @@ func (t *table) becomeRunning(r *run, startTime uint64, at int64) {
 
 // becomeExited notes the end of the leader.
 func (t *table) becomeExited(r *run, end childEnd) {
-	delete(t.pids, end.pid)
+	t.unlead(r)
 	r.state = ipc.RunExited
 	r.exited = ipc.Exited{
 		Seq: t.number(), Run: r.id, Left: true, At: end.at,
@@ -184,7 +189,7 @@ func (t *table) becomeExited(r *run, end childEnd) {
 // becomeLed gives a run a new leader, which is a child of ours. A run whose
 // leader had ended is running again.
 func (t *table) becomeLed(r *run, pid, pgid, sid int, startTime uint64) {
-	delete(t.pids, r.spawned.Pid)
+	t.unlead(r)
 	delete(t.left, r.id)
 	delete(t.unacked, r.exited.Seq)
 	r.state, r.exited, r.signalled, r.heir = ipc.RunRunning, ipc.Exited{}, false, 0
@@ -195,6 +200,16 @@ func (t *table) becomeLed(r *run, pid, pgid, sid int, startTime uint64) {
 	}
 	t.pids[pid] = r
 }
+
+// unlead notes that a run has no leader.
+func (t *table) unlead(r *run) {
+	if t.leads(r) {
+		delete(t.pids, r.spawned.Pid)
+	}
+}
+
+// leads says whether the leader of a run is not reaped.
+func (t *table) leads(r *run) bool { return t.pids[r.spawned.Pid] == r }
 
 // addMember adds a number to a short list, in place of the last if it is full.
 func addMember(list []int, n int) []int {
@@ -218,9 +233,7 @@ func (t *table) becomeEmpty(r *run) {
 // remove takes a run out of the table, together with what is unacknowledged
 // of it.
 func (t *table) remove(r *run) {
-	if t.pids[r.spawned.Pid] == r {
-		delete(t.pids, r.spawned.Pid)
-	}
+	t.unlead(r)
 	delete(t.left, r.id)
 	delete(t.unacked, r.exited.Seq)
 	delete(t.unacked, r.emptiedSeq)

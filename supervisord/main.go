@@ -196,9 +196,9 @@ func supervise(o options, link string, log *slog.Logger) error {
 	}
 	go forwardSignals(s.inbox)
 	if o.attachLogs {
-		since := time.Time{}
+		since := s.started
 		if k.hello.Restarts > 0 {
-			since = time.Now().Add(-time.Duration(k.hello.Down))
+			since = since.Add(-time.Duration(k.hello.Down))
 		}
 		s.attached = attach(s.logs, since)
 	}

@@ -188,7 +188,9 @@ func (c *Core) halt(s *service, why HaltFor, by string) {
 		}
 	case HaltNone:
 	}
-	s.Halt, s.HaltBy = why, by
+	if s.broken == nil { // those in a cycle, never up, would wait for each other
+		s.Halt, s.HaltBy = why, by
+	}
 	c.count(s)
 	c.touch(s)
 }

@@ -29,11 +29,8 @@ func (c *Core) stopAll(ev Stop) {
 	for _, n := range c.Names() {
 		s := c.services[n]
 		c.giveUp(s)
-		// Those that are down too, so that the order is that of the whole graph;
-		// not those in a cycle, who would wait for each other.
-		if s.broken == nil {
-			c.halt(s, HaltShutdown, "")
-		}
+		// Also those that are down, so that the order is that of the whole graph.
+		c.halt(s, HaltShutdown, "")
 	}
 }
 
