@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -92,7 +93,7 @@ func (k *keeper) signalLeft(sig unix.Signal) {
 // ledBy says whether a process group is one of a run.
 func (k *keeper) ledBy(pgid int) bool {
 	r := k.table.pids[pgid]
-	return r != nil && contains(r.groups, pgid)
+	return r != nil && slices.Contains(r.groups, pgid)
 }
 
 // exit ends pid1, or the system in a VM. There it returns only if the kernel

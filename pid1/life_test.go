@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -289,7 +290,7 @@ func TestOrphansAreReaped(t *testing.T) {
 	// All orphans have ended or are about to; the last is gone with its zombie
 	// when nobody but the run and the supervisor is a child of pid1.
 	waitUntil(t, "no child of pid1 but two", func() bool { return len(allChildren(w.pid)) == 2 })
-	if kids := allChildren(w.pid); !contains(kids, m.Pid) || !contains(kids, s.pid) {
+	if kids := allChildren(w.pid); !slices.Contains(kids, m.Pid) || !slices.Contains(kids, s.pid) {
 		t.Errorf("pid1 has the children %v, want %d and %d", kids, m.Pid, s.pid)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -78,4 +79,12 @@ func (l *logger) flush() {
 	case <-r.done:
 	case <-time.After(100 * time.Millisecond):
 	}
+}
+
+// trimmed keeps a message of a panic short.
+func trimmed(s string, n int) string {
+	if len(s) > n {
+		return s[:n] + "…"
+	}
+	return strings.TrimSpace(s)
 }

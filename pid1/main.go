@@ -19,7 +19,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -189,12 +188,4 @@ func warmUp() {
 	ready.Wait()
 	close(release)
 	done.Wait()
-}
-
-// trimmed keeps a message of a panic short.
-func trimmed(s string, n int) string {
-	if len(s) > n {
-		return s[:n] + "…"
-	}
-	return strings.TrimSpace(s)
 }

@@ -85,8 +85,6 @@ func numbers(b []byte) []int {
 	return out
 }
 
-func contains(list []int, n int) bool { return slices.Contains(list, n) }
-
 // populated says whether a cgroup or one below it has processes.
 func populated(cgroup string) bool { return cgroupEvent(cgroup, "populated 1") }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 	"unsafe"
 
@@ -241,8 +242,8 @@ func (k *keeper) signalAll(r *run, sig unix.Signal) {
 	members = withDescendants(members)
 	signalGroups(r, sig)
 	for _, pid := range members {
-		if pgid, err := unix.Getpgid(pid); err == nil && !contains(r.groups, pgid) {
-			if sid, err := unix.Getsid(pid); err == nil && contains(r.sids, sid) {
+		if pgid, err := unix.Getpgid(pid); err == nil && !slices.Contains(r.groups, pgid) {
+			if sid, err := unix.Getsid(pid); err == nil && slices.Contains(r.sids, sid) {
 				unix.Kill(pid, sig)
 			}
 		}

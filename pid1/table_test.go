@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -170,7 +171,7 @@ func TestTable(t *testing.T) {
 // the kernel would not give it as a pid.
 func groupOwner(tab *table, pid int) (ipc.RunID, bool) {
 	for id, r := range tab.left {
-		if contains(r.groups, pid) {
+		if slices.Contains(r.groups, pid) {
 			return id, true
 		}
 	}

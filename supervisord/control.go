@@ -230,7 +230,11 @@ func (c *client) answer(ctx context.Context, r ipc.Request) {
 		c.conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: r.ID, Error: *e})
 		return
 	}
-	result, err := m(c, ctx, r)
+	var result any
+	err := m.check(r)
+	if err == nil {
+		result, err = m.run(c, ctx, r)
+	}
 	var e *ipc.Error
 	switch {
 	case errors.As(err, &e):
@@ -246,8 +250,7 @@ func (c *client) answer(ctx context.Context, r ipc.Request) {
 	}
 }
 
-// params decodes parameters, and refuses unknown ones: a misspelt one would
-// otherwise do something else than was meant.
+// params decodes parameters.
 func params[T any](r ipc.Request) (T, error) {
 	var p T
 	if len(r.Params) == 0 {
@@ -277,37 +280,6 @@ func items[T any](c *client, r ipc.Request, list []T, err error) (any, error) {
 		}
 	}
 	return stream{}, nil
-}
-
-// methods are all that a client can ask for.
-var methods map[string]method
-
-func init() {
-	methods = map[string]method{
-		"system.ping":     ping,
-		"system.info":     info,
-		"system.shutdown": shutdown,
-		"service.list":    list,
-		"service.status":  status,
-		"service.start":   wish(core.OpStart),
-		"service.stop":    wish(core.OpStop),
-		"service.restart": wish(core.OpRestart),
-		"service.kill":    kill,
-		"service.why":     why,
-		"service.tree":    tree,
-		"service.wait":    wait,
-		"logs.get":        logsGet,
-		"logs.follow":     logsFollow,
-	}
-}
-
-func methodNames() []string {
-	names := make([]string, 0, len(methods))
-	for n := range methods {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
 }
 
 func ping(*client, context.Context, ipc.Request) (any, error) {

@@ -53,12 +53,15 @@ func main() {
 	if errors.Is(err, pflag.ErrHelp) {
 		return
 	}
+	link, ok := os.LookupEnv(keeperEnv)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "zinit-server: %v\nTry: zinit-server --help\n", err)
+		if ok {
+			giveUp(link, 2)
+		}
 		os.Exit(2)
 	}
 	log := logx.New("zinit-server", o.level)
-	link, ok := os.LookupEnv(keeperEnv)
 	if !ok {
 		err := becomeKeeper(o)
 		log.Error("cannot start", "error", err)
@@ -185,13 +188,7 @@ func supervise(o options, link string, log *slog.Logger) error {
 	}
 	s, err := start(o, k, log)
 	if err != nil {
-		if len(k.runs) == 0 {
-			// Trying again would not help, and nothing depends on it.
-			log.Error("cannot start", "error", err)
-			k.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltExit, Code: 1})
-			k.conn.Flush()
-			select {}
-		}
+		k.giveUp(1)
 		return err
 	}
 	go forwardSignals(s.inbox)
@@ -206,6 +203,21 @@ func supervise(o options, link string, log *slog.Logger) error {
 		return err
 	}
 	return nil
+}
+
+// giveUp ends zinit where it cannot even start: trying again would not help.
+func giveUp(link string, code int) {
+	if k, err := connectKeeper(link); err == nil {
+		k.giveUp(code)
+	}
+}
+
+// giveUp ends zinit unless something runs, which is left running then.
+func (k *keeper) giveUp(code int) {
+	if len(k.runs) == 0 {
+		k.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltExit, Code: code})
+		k.conn.Flush()
+	}
 }
 
 // osSignal is a signal to the supervisor itself; it means the same as to pid1.

@@ -258,6 +258,9 @@ const heard = 64
 // listenTo steps the core with what a run has said, saving each message before
 // it is consumed.
 func (s *server) listenTo(sock *notifySocket) {
+	if leader, ok := s.core.Leader(sock.run); ok && leader == 0 {
+		return // it was quicker than pid1's news of it, with which onSpawned listens
+	}
 	for range heard {
 		say, ok := sock.peek()
 		if !ok {

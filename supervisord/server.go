@@ -236,6 +236,7 @@ func (s *server) facts() []core.Fact {
 			f.Pid, f.StartTime = r.Spawned.Pid, r.Spawned.StartTime
 		}
 		if r.Exited != nil {
+			s.acks = append(s.acks, r.Exited.Seq)
 			end := endOf(*r.Exited)
 			f.End = &end
 			f.Left = r.Exited.Left && !r.Emptied
@@ -455,6 +456,9 @@ func (s *server) onSpawned(m ipc.Spawned, f *ipc.Frame) {
 	}
 	f.Fds = nil
 	s.step(core.Spawned{Run: run, Pid: m.Pid, StartTime: m.StartTime})
+	if sock := s.notify.sockets[run]; sock != nil {
+		s.listenTo(sock)
+	}
 }
 
 // addPipe takes over the read end of a pipe that pid1 made for a run.

@@ -289,7 +289,7 @@ func failureOf(w *waiter, name string, v ipc.Service) string {
 // over says that a service has ended and that zinit will not start it again
 // on its own.
 func over(v core.View) bool {
-	return (v.State == core.StateFailed || v.State == core.StateExited) && v.Next == 0 && !v.Due
+	return (v.State == core.StateFailed || v.State == core.StateExited) && v.Next == 0 && !v.UnderWay
 }
 
 // wait waits until services are as asked for, or cannot be any more.

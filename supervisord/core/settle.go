@@ -90,12 +90,13 @@ func (c *Core) settle() {
 }
 
 // settleHalt passes a stop on to a service that requires what goes away. One
-// that is down passes it on as well, as long as something above it is not.
+// that is down passes it on as well, as long as something above it is not; but
+// a oneshot that has done its work needs nothing any more.
 func (c *Core) settleHalt(s *service) {
 	if s.Halt != HaltNone || c.shutdown != nil || s.State == StateStopping {
 		return
 	}
-	if !s.State.active() && !s.waiting() && s.users == 0 {
+	if !s.State.active() && !s.waiting() && (s.users == 0 || s.Done) {
 		return
 	}
 	if by := c.lost(s); by != "" {

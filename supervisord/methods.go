@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/supervisord/core"
+)
+
+// methodRow is a method that a client can ask for.
+type methodRow struct {
+	run method
+	// params are the names of its parameters; those with a ? may be left out.
+	params string
+	// answer names what docs/ipc.md calls the result, or with a * each item.
+	answer string
+}
+
+// methods is the one table of all that a client can ask for.
+var methods map[string]methodRow
+
+func init() { // not a literal above: discover refers to the table
+	methods = map[string]methodRow{
+		"rpc.discover":    {discover, "", "method*"},
+		"system.ping":     {ping, "", "version"},
+		"system.info":     {info, "", "info"},
+		"system.shutdown": {shutdown, "", "empty"},
+		"service.list":    {list, "state? class?", "service*"},
+		"service.status":  {status, "names?", "service*"},
+		"service.start":   {wish(core.OpStart), "names no_wait? timeout_ms?", "moved*"},
+		"service.stop":    {wish(core.OpStop), "names no_wait? timeout_ms?", "moved*"},
+		"service.restart": {wish(core.OpRestart), "names no_wait? timeout_ms?", "moved*"},
+		"service.kill":    {kill, "name signal?", "empty"},
+		"service.why":     {why, "name", "why"},
+		"service.tree":    {tree, "name? reverse?", "tree*"},
+		"service.wait":    {wait, "names for? timeout_ms?", "service*"},
+		"logs.get":        {logsGet, "names? lines stream? since? grep? previous?", "line*"},
+		"logs.follow":     {logsFollow, "names? lines stream? since? grep? previous?", "line*"},
+	}
+}
+
+func methodNames() []string {
+	names := make([]string, 0, len(methods))
+	for n := range methods {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// check refuses parameters that are missing or unknown: a misspelt one would
+// otherwise do something else than was meant.
+func (m methodRow) check(r ipc.Request) error {
+	given := map[string]msgpack.RawMessage{}
+	if len(r.Params) > 0 {
+		if err := msgpack.Unmarshal(r.Params, &given); err != nil {
+			return ipc.Errorf(ipc.ErrInvalid, "cannot read the parameters of %s: expected a map: %v", r.Method, err)
+		}
+	}
+	var known []string
+	for _, p := range strings.Fields(m.params) {
+		name, optional := strings.CutSuffix(p, "?")
+		known = append(known, name)
+		if _, ok := given[name]; !ok && !optional {
+			return ipc.Errorf(ipc.ErrInvalid, "%s needs the parameter %s", r.Method, name)
+		}
+	}
+	for name := range given {
+		if !slices.Contains(known, name) {
+			e := ipc.Errorf(ipc.ErrInvalid, "%s has no parameter %q", r.Method, name)
+			if near := spec.Nearest(name, known); near != "" {
+				e.Message += ", did you mean " + near + "?"
+			}
+			return e
+		}
+	}
+	return nil
+}
+
+// discover lists the table.
+func discover(c *client, _ context.Context, r ipc.Request) (any, error) {
+	var out []ipc.Method
+	for _, name := range methodNames() {
+		m := ipc.Method{Name: name, Params: []ipc.Param{}}
+		for _, p := range strings.Fields(methods[name].params) {
+			param, optional := strings.CutSuffix(p, "?")
+			m.Params = append(m.Params, ipc.Param{Name: param, Optional: optional})
+		}
+		m.Result, m.Items = strings.CutSuffix(methods[name].answer, "*")
+		out = append(out, m)
+	}
+	return items(c, r, out, nil)
+}
