@@ -133,6 +133,18 @@ Examples:
 			setup: treeCommand,
 		},
 		{
+			name: "get", summary: "show the configuration of a service", min: 1, max: 1,
+			args: "NAME [--reveal]",
+			help: `The configuration that is in effect, as a service file, with the defaults
+marked. What is in secret files and in env_file is shown as *** unless --reveal
+is given.
+
+Examples:
+  zinit get web
+  zinit get web --json | jq .lifecycle.restart`,
+			setup: getCommand,
+		},
+		{
 			name: "wait", summary: "wait until services have reached a state", min: 1, max: -1,
 			args: "NAME... [--for running|exited|healthy|inactive] [--timeout T]",
 			help: `For scripts: prints nothing, and its exit code is 0 as soon as all are there, 6
@@ -152,6 +164,52 @@ such service.
 Examples:
   zinit is-running web || zinit start web`,
 			setup: isRunningCommand,
+		},
+		{
+			name: "events", summary: "show what has changed its state", max: 0,
+			args: "[-f]",
+			help: `The last changes of states, oldest first, and with -f each one as it happens. The
+supervisor keeps about a thousand, also when it is replaced.
+
+Examples:
+  zinit events
+  zinit events -f --json`,
+			setup: eventsCommand,
+		},
+		{
+			name: "incidents", summary: "show the last failures", max: 1,
+			args: "[NAME]",
+			help: `For each: why it failed, what was decided then, and the last lines that it had
+printed. The newest comes last.
+
+Examples:
+  zinit incidents
+  zinit incidents web`,
+			setup: incidentsCommand,
+		},
+		{
+			name: "stats", summary: "show what services use", max: -1,
+			args: "[NAME...]",
+			help: `Processor, memory, processes and file descriptors, of all processes of a service
+together; without names, of the services that have any. 100 % is one processor;
+memory is what is resident. Descriptors of other users' processes are only shown
+where the supervisor may see them.
+
+Examples:
+  zinit stats
+  zinit stats web db --json`,
+			setup: statsCommand,
+		},
+		{
+			name: "init", summary: "write a commented service file", min: 1, max: 1,
+			args: "NAME [--dir DIR]",
+			help: `NAME.toml, in which every key is explained. A file that exists is left as it is.
+It needs no server.
+
+Examples:
+  zinit init web
+  zinit init web --dir /etc/zinit/services`,
+			setup: initCommand,
 		},
 		{
 			name: "check", summary: "find mistakes in configuration files", max: -1,
@@ -175,6 +233,25 @@ not the work.
 Examples:
   zinit shutdown`,
 			setup: shutdownCommand,
+		},
+		{
+			name: "debug-procs", summary: "show the processes of a service", min: 1, max: 1,
+			args: "NAME",
+			help: `As a tree: those of its sessions and all that descend from them.
+
+Examples:
+  zinit debug-procs web`,
+			setup: debugProcsCommand,
+		},
+		{
+			name: "debug-state", summary: "show all that the supervisor holds", max: 0,
+			help: `For bug reports. What is in it may change with each release. There are no
+secrets in it, but names and command lines of services.
+
+Examples:
+  zinit debug-state
+  zinit debug-state --json`,
+			setup: debugStateCommand,
 		},
 		{
 			name: "help", summary: "explain a command", max: 1,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -30,12 +31,18 @@ func whyCommand(*pflag.FlagSet) func(*app, []string) error {
 // whyNode is the chain of causes as a tree.
 func whyNode(w ipc.Why) node {
 	n := node{name: w.Name, state: w.State, detail: w.Detail}
-	if w.Reason != nil {
+	if w.Reason != nil && !strings.Contains(w.Detail, w.Reason.Message) {
 		n.detail = w.Reason.Message
 	}
 	for _, b := range w.BlockedBy {
 		child := node{name: b.Name, state: b.State, detail: b.Detail}
-		if b.Because != nil {
+		switch {
+		case b.Because == nil:
+		case b.Because.Name != b.Name: // folded: what lies between is left out
+			because := whyNode(*b.Because)
+			because.relation = "because of"
+			child.detail, child.children = "", []node{because}
+		default:
 			because := whyNode(*b.Because)
 			child.state, child.children = because.state, because.children
 			child.detail = cmp.Or(because.detail, b.Detail)

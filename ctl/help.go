@@ -26,8 +26,12 @@ func helpCommand(*pflag.FlagSet) func(*app, []string) error {
 // overview lists the commands.
 func overview(w io.Writer) {
 	fmt.Fprint(w, "zinit controls services. It talks to zinit-server.\n\nUsage: zinit [flags] COMMAND [arguments]\n\nCommands:\n")
+	width := 0
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-11s %s\n", c.name, c.summary)
+		width = max(width, len(c.name))
+	}
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-*s %s\n", width+1, c.name, c.summary)
 	}
 	fmt.Fprint(w, "\nFlags, before or after the command:\n")
 	globalUsages(w)

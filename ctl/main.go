@@ -291,6 +291,9 @@ func (a *app) explain(err error) (kind ipc.ErrorKind, message, hint string, code
 		if refused.Nearest != "" && !strings.Contains(message, "did you mean") {
 			message += fmt.Sprintf("; did you mean %s?", refused.Nearest)
 		}
+		for _, p := range refused.Problems {
+			message += "; " + problem(p)
+		}
 		return refused.Kind, message, "", refusalCode(refused)
 	case errors.As(err, &noSocket):
 		return ipc.ErrUnavailable, message, start, exitUnreachable

@@ -50,7 +50,7 @@ type Conn struct {
 
 	mu      sync.Mutex
 	cond    *sync.Cond // signalled when any of the following changes
-	queue   []byte
+	queue   []byte     // empty while nothing has to wait: Send writes by itself
 	marks   []mark
 	sending int // bytes that the writer has taken and not yet written
 	closed  bool
@@ -237,26 +237,36 @@ func recv(fd int, p, control []byte) (n int, rights []int, flags int, err error)
 	return n, rights, flags, nil
 }
 
-// Send queues a message and returns; it never blocks. The descriptors are
-// duplicated, so the caller may close its own at once.
+// Send writes or queues a message and returns; it never blocks. The caller may
+// close the descriptors at once.
 func (c *Conn) Send(kind Kind, body any, fds ...int) error {
 	if len(fds) > MaxFds {
 		return fmt.Errorf("cannot send %d descriptors with one frame, at most %d", len(fds), MaxFds)
 	}
-	dups, err := dupAll(fds)
-	if err != nil {
-		return err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		closeAll(dups)
 		return c.err
 	}
 	off := len(c.queue)
 	q, err := appendFrame(c.queue, kind, body, len(fds))
 	if err != nil {
-		closeAll(dups)
+		return err
+	}
+	if off == 0 && c.sending == 0 {
+		// Nothing is before it. The writer would be a switch of threads away.
+		n := c.sendNow(q, fds)
+		if n == len(q) {
+			c.queue = reuse(q)
+			return nil
+		}
+		if n > 0 {
+			q, fds = q[:copy(q, q[n:])], nil
+		}
+	}
+	dups, err := dupAll(fds)
+	if err != nil {
+		c.queue = q[:off]
 		return err
 	}
 	c.queue = q
@@ -341,10 +351,17 @@ func (c *Conn) writeLoop() {
 		}
 		c.cond.Broadcast()
 		c.mu.Unlock()
-		if spare = queue; cap(spare) > 1<<20 {
-			spare = nil
-		}
+		spare = reuse(queue)
 	}
+}
+
+// reuse returns a written queue empty, or nothing in place of a large one,
+// which few moments need.
+func reuse(queue []byte) []byte {
+	if cap(queue) > lowWater {
+		return nil
+	}
+	return queue[:0]
 }
 
 // write sends a run of frames. Descriptors travel with the bytes of the first
@@ -386,6 +403,19 @@ func (c *Conn) write(queue []byte, marks []mark) (err error) {
 		off += n
 	}
 	return nil
+}
+
+// sendNow writes what the kernel takes at once, and returns how much. What
+// went wrong the writer finds out, too.
+func (c *Conn) sendNow(p []byte, fds []int) (n int) {
+	var control []byte
+	if len(fds) > 0 {
+		control = unix.UnixRights(fds...)
+	}
+	c.raw.Control(func(fd uintptr) {
+		n, _ = unix.SendmsgN(int(fd), p, control, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	})
+	return max(n, 0)
 }
 
 func (c *Conn) send(p, control []byte) (n int, err error) {

@@ -285,6 +285,78 @@ func (l LogLine) MarshalJSON() ([]byte, error) {
 	return json.Marshal(plain(l))
 }
 
+// Event is an item of events.subscribe: a service has changed its state; or how
+// many changes a slow reader missed.
+type Event struct {
+	// Seq counts the changes in the life of a zinit, from 1.
+	Seq     uint64  `msgpack:"seq,omitempty" json:"seq,omitempty"`
+	Time    *Time   `msgpack:"time,omitempty" json:"time,omitempty"`
+	Service string  `msgpack:"service,omitempty" json:"service,omitempty"`
+	From    State   `msgpack:"from,omitempty" json:"from,omitempty"`
+	To      State   `msgpack:"to,omitempty" json:"to,omitempty"`
+	Pid     int     `msgpack:"pid,omitempty" json:"pid,omitempty"`
+	Reason  *Reason `msgpack:"reason,omitempty" json:"reason,omitempty"`
+	Missed  uint64  `msgpack:"missed,omitempty" json:"missed,omitempty"`
+}
+
+// Incident is an item of service.incidents: a failure.
+type Incident struct {
+	Name string `msgpack:"name" json:"name"`
+	// Run is the number of the run that failed, 0 where it was not run.
+	Run    uint64  `msgpack:"run,omitempty" json:"run,omitempty"`
+	At     Time    `msgpack:"at" json:"at"`
+	Reason *Reason `msgpack:"reason,omitempty" json:"reason,omitempty"`
+	// Lines are the last that the run has printed.
+	Lines []string `msgpack:"lines" json:"lines"`
+	// Decision says what followed, in words.
+	Decision string `msgpack:"decision" json:"decision"`
+}
+
+// Stats is an item of service.stats, of all processes of a service together.
+type Stats struct {
+	Name string `msgpack:"name" json:"name"`
+	Pid  int    `msgpack:"pid,omitempty" json:"pid,omitempty"`
+	// CPUPercent is of one processor, over the last fifth of a second.
+	CPUPercent float64 `msgpack:"cpu_percent" json:"cpu_percent"`
+	// CPUTimeMS is that of the processes that are there, and of the children
+	// that they have waited for.
+	CPUTimeMS   int64 `msgpack:"cpu_time_ms" json:"cpu_time_ms"`
+	MemoryBytes int64 `msgpack:"memory_bytes" json:"memory_bytes"` // resident
+	Processes   int   `msgpack:"processes" json:"processes"`
+	// Fds are their open descriptors, nil where the server may not look.
+	Fds *int `msgpack:"fds,omitempty" json:"fds,omitempty"`
+}
+
+// Process is an item of debug.procs. A frame holds only so much: where More is
+// set, children follow in a later item of that pid.
+type Process struct {
+	Pid      int       `msgpack:"pid" json:"pid"`
+	Command  string    `msgpack:"command" json:"command"`
+	More     bool      `msgpack:"more,omitempty" json:"-"`
+	Children []Process `msgpack:"children,omitempty" json:"children,omitempty"`
+}
+
+// Config is the answer of service.get.
+type Config struct {
+	// TOML is the effective configuration as a file, with the defaults marked,
+	// Config the same as a map.
+	TOML   string         `msgpack:"toml" json:"toml"`
+	Config map[string]any `msgpack:"config" json:"config"`
+	// Secrets are the variables whose values are in files.
+	Secrets []Secret `msgpack:"secrets,omitempty" json:"secrets,omitempty"`
+}
+
+// Secret is a variable of a service whose value is in a file of its own or in
+// an env_file.
+type Secret struct {
+	Name string `msgpack:"name,omitempty" json:"name,omitempty"`
+	File string `msgpack:"file" json:"file"`
+	// Value is *** unless it is to be revealed.
+	Value string `msgpack:"value,omitempty" json:"value,omitempty"`
+	// Error says why the file cannot be read.
+	Error string `msgpack:"error,omitempty" json:"error,omitempty"`
+}
+
 // Problem is an error or a warning about a configuration file.
 type Problem struct {
 	File    string `msgpack:"file" json:"file"`
@@ -314,6 +386,21 @@ type Info struct {
 	DownMS         int64  `msgpack:"down_ms,omitempty" json:"down_ms,omitempty"`
 }
 
+// Method is an item of rpc.discover.
+type Method struct {
+	Name   string  `msgpack:"name" json:"name"`
+	Params []Param `msgpack:"params" json:"params"`
+	// Result names what it answers with, or with Items each part of that.
+	Result string `msgpack:"result" json:"result"`
+	Items  bool   `msgpack:"items,omitempty" json:"items,omitempty"`
+}
+
+// Param is a parameter of a Method.
+type Param struct {
+	Name     string `msgpack:"name" json:"name"`
+	Optional bool   `msgpack:"optional,omitempty" json:"optional,omitempty"`
+}
+
 // Params of the methods.
 
 // NamesParams is for methods on several services; no names means all where
@@ -338,6 +425,19 @@ type NameParams struct {
 	Signal string `msgpack:"signal,omitempty"`
 	// Reverse asks service.tree for dependents; Name may be empty there.
 	Reverse bool `msgpack:"reverse,omitempty"`
+}
+
+// EventsParams is for events.subscribe.
+type EventsParams struct {
+	Follow bool `msgpack:"follow,omitempty"`
+	// After is the number of the last event that the client has had.
+	After uint64 `msgpack:"after,omitempty"`
+}
+
+// GetParams is for service.get.
+type GetParams struct {
+	Name   string `msgpack:"name"`
+	Reveal bool   `msgpack:"reveal,omitempty"`
 }
 
 // LogsParams is for logs.get and logs.follow.

@@ -212,7 +212,9 @@ func (k *keeper) signalled(sigs []int) {
 		if k.end.begun {
 			continue
 		}
-		if seq, fresh := k.table.request(sig, time.Now()); fresh {
+		// A supervisor that is being told the table hears of it from there, and
+		// may hear of it only once: a second SIGTERM means to hurry.
+		if seq, fresh := k.table.request(sig, time.Now()); fresh && k.sup.told {
 			k.tell(seq, ipc.KindRequested, ipc.Requested{Seq: seq, Signal: sig})
 		}
 	}

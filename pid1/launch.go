@@ -231,9 +231,11 @@ func checkSpawn(sp *ipc.Spawn) error {
 	if len(sp.Argv) == 0 || sp.Argv[0] == "" {
 		return fmt.Errorf("the command is empty")
 	}
-	for _, s := range slices.Concat(sp.Argv, sp.Env, []string{sp.Dir}) {
-		if strings.IndexByte(s, 0) >= 0 {
-			return fmt.Errorf("%q has a NUL byte", s)
+	for _, list := range [][]string{sp.Argv, sp.Env, {sp.Dir}} {
+		for _, s := range list {
+			if strings.IndexByte(s, 0) >= 0 {
+				return fmt.Errorf("%q has a NUL byte", s)
+			}
 		}
 	}
 	if len(sp.Pipes) > maxPipes {

@@ -20,6 +20,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,6 +42,9 @@ a container, or, started otherwise, as if in a container.
 All other flags are passed to zinit-server. COMMAND is run as the service main:
 when it ends everything is stopped, and zinit-pid1 exits with its code.
 `
+
+// settled is the time from the start after which memory is kept small.
+const settled = 3 * time.Second
 
 // options are how pid1 was started.
 type options struct {
@@ -64,8 +68,13 @@ func main() {
 	closeOnExecAll()
 	// Set by hand, it is not adjusted from time to time.
 	runtime.GOMAXPROCS(procs)
-	// Collect early: a keeper of a few services has some hundred kilobytes.
-	debug.SetGCPercent(25)
+	// To collect, the runtime waits for the forks under way, so while a system
+	// starts it is to be rare. Later it is to be early: a keeper of a few
+	// services has some hundred kilobytes.
+	time.AfterFunc(settled, func() {
+		debug.SetGCPercent(25)
+		debug.FreeOSMemory()
+	})
 	if os.Getenv("PATH") == "" {
 		os.Setenv("PATH", defaultPath)
 	}

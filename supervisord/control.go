@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -477,8 +478,28 @@ func logsGet(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := c.drain(ctx, q.Services); err != nil {
+		return nil, err
+	}
 	err = c.s.logs.Tail(q, func(l logs.Line) error { return c.sendLine(r, l) })
 	return stream{}, err
+}
+
+// drain returns when what services have printed by now is stored, nil for all
+// of them: the end of a service may be known before its last words are.
+func (c *client) drain(ctx context.Context, services []string) error {
+	var runs []core.RunID
+	err := c.s.in(ctx, func() {
+		for end, name := range c.s.pipes {
+			if services == nil || slices.Contains(services, path.Base(name)) {
+				runs = append(runs, end.run)
+			}
+		}
+	})
+	for _, run := range runs {
+		c.s.logs.Drain(uint64(run))
+	}
+	return err
 }
 
 func logsFollow(c *client, ctx context.Context, r ipc.Request) (any, error) {

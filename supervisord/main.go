@@ -170,11 +170,17 @@ func becomeKeeper(o options) error {
 	return nil
 }
 
+// settled is the time from the start after which memory is kept small.
+const settled = 3 * time.Second
+
 // supervise runs until zinit ends or pid1 is gone.
 func supervise(o options, link string, log *slog.Logger) error {
-	// A small, mostly idle heap: collecting it a little more often costs less
-	// than what it would grow to.
-	debug.SetGCPercent(50)
+	// A start allocates much, once. Then the heap is small and mostly idle:
+	// collecting it a little more often costs less than what it would grow to.
+	time.AfterFunc(settled, func() {
+		debug.SetGCPercent(50)
+		debug.FreeOSMemory()
+	})
 	k, err := connectKeeper(link)
 	if err != nil {
 		return err

@@ -208,38 +208,42 @@ func (b builder) build() prepared {
 	return p
 }
 
-// environ is an environment, the last value of a name counting.
-type environ struct {
-	list  []string
-	index map[string]int
-}
+// environ is an environment, the last value of a name counting. It is searched
+// from the front: most have few dozen names.
+type environ struct{ list []string }
 
 func newEnviron(base []string) *environ {
-	e := &environ{index: make(map[string]int, len(base))}
+	e := &environ{list: make([]string, 0, len(base)+8)}
 	for _, kv := range base {
-		if name, value, ok := strings.Cut(kv, "="); ok {
-			e.set(name, value)
+		if name, _, ok := strings.Cut(kv, "="); ok {
+			e.put(name, kv)
 		}
 	}
-	if _, ok := e.index["PATH"]; !ok {
+	if _, ok := e.get("PATH"); !ok {
 		e.set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	}
 	return e
 }
 
-func (e *environ) set(name, value string) {
-	kv := name + "=" + value
-	if i, ok := e.index[name]; ok {
+func (e *environ) set(name, value string) { e.put(name, name+"="+value) }
+
+func (e *environ) put(name, kv string) {
+	if i := e.find(name); i >= 0 {
 		e.list[i] = kv
 		return
 	}
-	e.index[name] = len(e.list)
 	e.list = append(e.list, kv)
 }
 
+func (e *environ) find(name string) int {
+	return slices.IndexFunc(e.list, func(kv string) bool {
+		return len(kv) > len(name) && kv[len(name)] == '=' && kv[:len(name)] == name
+	})
+}
+
 func (e *environ) get(name string) (string, bool) {
-	i, ok := e.index[name]
-	if !ok {
+	i := e.find(name)
+	if i < 0 {
 		return "", false
 	}
 	return e.list[i][len(name)+1:], true
@@ -248,21 +252,10 @@ func (e *environ) get(name string) (string, bool) {
 // addFrom adds env_file, then env. config says that an error lies in the
 // configuration itself.
 func (e *environ) addFrom(sp *spec.Service) (config bool, err error) {
-	for _, path := range sp.EnvFile {
-		path, optional := strings.CutPrefix(path, "-")
-		if path, err = spec.ExpandString(path, e.get); err != nil {
-			return true, fmt.Errorf("cannot expand env_file: %w", err)
-		}
-		data, err := readSmall(path)
-		if optional && errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+	for _, entry := range sp.EnvFile {
+		vars, path, config, err := e.readFile(entry)
 		if err != nil {
-			return false, fmt.Errorf("cannot read env_file: %w", err)
-		}
-		vars, err := spec.ParseEnvFile(path, data)
-		if err != nil {
-			return false, err
+			return config, err
 		}
 		for _, v := range vars {
 			value, err := spec.ExpandString(v.Value, e.get)
@@ -288,6 +281,24 @@ func (e *environ) addFrom(sp *spec.Service) (config bool, err error) {
 		e.set(v.Name, value)
 	}
 	return false, nil
+}
+
+// readFile reads one entry of env_file, and returns the path that it stands for.
+// A file that may be missing and is has no variables.
+func (e *environ) readFile(entry string) (vars []spec.EnvVar, path string, config bool, err error) {
+	entry, optional := strings.CutPrefix(entry, "-")
+	if path, err = spec.ExpandString(entry, e.get); err != nil {
+		return nil, entry, true, fmt.Errorf("cannot expand env_file: %w", err)
+	}
+	data, err := readSmall(path)
+	if optional && errors.Is(err, fs.ErrNotExist) {
+		return nil, path, false, nil
+	}
+	if err != nil {
+		return nil, path, false, fmt.Errorf("cannot read env_file: %w", err)
+	}
+	vars, err = spec.ParseEnvFile(path, data)
+	return vars, path, false, err
 }
 
 // readSmall reads a regular file of at most 1 MiB; execve(2) takes no longer

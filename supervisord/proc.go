@@ -17,7 +17,14 @@ type stat struct {
 	// start is the start time in clock ticks since boot: with the pid and the
 	// boot id it is the identity of a process.
 	start uint64
+	// cpu is the processor time of the process, childrenCPU of the children
+	// that it has waited for, in steps of 10 ms; resident its memory in bytes.
+	cpu, childrenCPU time.Duration
+	resident         int64
 }
+
+// tick is the unit of times in /proc: USER_HZ is 100 on amd64 and arm64.
+const tick = 10 * time.Millisecond
 
 func readStat(pid int) (stat, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
@@ -27,13 +34,20 @@ func readStat(pid int) (stat, error) {
 	// The name in parentheses may have any character in it, the last ')' ends it.
 	i := bytes.LastIndexByte(b, ')')
 	f := bytes.Fields(b[i+1:])
-	if i < 0 || len(f) < 20 {
+	if i < 0 || len(f) < 22 {
 		return stat{}, fmt.Errorf("cannot read /proc/%d/stat: it has an unknown form", pid)
 	}
 	var st stat
 	st.ppid, _ = strconv.Atoi(string(f[1]))
 	st.session, _ = strconv.Atoi(string(f[3]))
 	st.start, _ = strconv.ParseUint(string(f[19]), 10, 64)
+	number := func(i int) int64 {
+		n, _ := strconv.ParseInt(string(f[i]), 10, 64)
+		return n
+	}
+	st.cpu = time.Duration(number(11)+number(12)) * tick
+	st.childrenCPU = time.Duration(number(13)+number(14)) * tick
+	st.resident = number(21) * int64(os.Getpagesize())
 	return st, nil
 }
 

@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
 
 	"github.com/threefoldtech/zinit/common/paths"
@@ -34,10 +36,13 @@ type server struct {
 	keeper *keeper
 	core   *core.Core
 	store  *store
-	logs   *logs.Capture // safe for concurrent use
-	notify *notifier
-	inbox  chan any
-	timer  *time.Timer
+	// history and incidents are safe for concurrent use.
+	history   *history
+	incidents *incidents
+	logs      *logs.Capture // safe for concurrent use
+	notify    *notifier
+	inbox     chan any
+	timer     *time.Timer
 
 	services map[string]*spec.Service
 	problems []spec.Problem
@@ -46,11 +51,13 @@ type server struct {
 	ephemeral map[string]bool
 
 	pending []core.Action
+	told    int // how many of them newEvents has seen
 	acks    []uint64
 	after   []func() // to be run when the batch is saved and acted upon
 	// events wait for the next turn: what an action has brought about.
 	events  []core.Event
 	waiters map[*waiter]bool
+	unsaved bool // the last attempt to save the state failed
 	moved   bool // a service has changed its state since the waiters were asked
 	// pipes holds the names of the log pipes under capture.
 	pipes    map[logEnd]string
@@ -66,7 +73,7 @@ func start(o options, k *keeper, log *slog.Logger) (*server, error) {
 	s := &server{
 		opts: o, keeper: k, log: log, started: time.Now(),
 		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour),
-		waiters: map[*waiter]bool{}, ephemeral: map[string]bool{}, pipes: map[logEnd]string{},
+		history: &history{}, waiters: map[*waiter]bool{}, ephemeral: map[string]bool{}, pipes: map[logEnd]string{},
 	}
 	p, notice, err := paths.Server(o.socket, o.runtimeDir)
 	if err != nil {
@@ -91,6 +98,11 @@ func start(o options, k *keeper, log *slog.Logger) (*server, error) {
 	if err := s.recoverOrBoot(); err != nil {
 		return nil, err
 	}
+	s.incidents = &incidents{
+		path: p.RuntimeDir + "/incidents", history: s.history, capture: s.logs, log: log,
+		life: fmt.Sprintf("%s/%d/%d", bootID(), k.hello.Pid, k.hello.StartTime),
+	}
+	go s.incidents.follow(context.Background())
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
@@ -143,11 +155,14 @@ func (s *server) recoverOrBoot() error {
 	}
 	if old != nil && old.Header == mine {
 		s.services, s.problems = old.Services, old.Problems
+		if err := s.history.restore(old.Events); err != nil {
+			s.log.Error("cannot read the saved events: they begin again", "error", err)
+		}
 		s.adopt()
 		s.core, s.pending = core.Recover(s.now(), s.services, o, old.Global, old.records(), s.facts())
 		s.log.Info("took over", "services", len(s.services), "runs", len(s.keeper.runs),
 			"restarts", s.keeper.hello.Restarts, "down", time.Duration(s.keeper.hello.Down).Round(time.Microsecond), "last", s.keeper.hello.LastEnd)
-		return s.saveAll()
+		return s.saveAll(s.newEvents())
 	}
 	if old != nil && old.Header.Boot == mine.Boot {
 		s.endOrphans(old)
@@ -158,7 +173,7 @@ func (s *server) recoverOrBoot() error {
 	s.adopt()
 	s.core, s.pending = core.Recover(s.now(), s.services, o, core.Global{LastRun: firstRun()}, nil, s.facts())
 	s.pending = append(s.pending, s.core.Step(s.now(), core.Boot{})...)
-	return s.saveAll()
+	return s.saveAll(s.newEvents())
 }
 
 // firstRun is where the run ids of a fresh start begin: after all that the
@@ -267,34 +282,49 @@ func (s *server) endOrphans(old *saved) {
 	}
 }
 
-func (s *server) saveAll() error {
+// saveAll writes a journal afresh, with the news.
+func (s *server) saveAll(news []msgpack.RawMessage) error {
 	s.store.put(recordHeader, header{Format: stateFormat, Boot: bootID(), Keeper: s.keeper.hello.Pid, Started: s.keeper.hello.StartTime})
 	for _, sp := range s.services {
 		s.store.put(recordSpec, sp)
 	}
 	s.store.put(recordErrors, s.problems)
 	s.store.putChanges(s.core.All())
-	if err := s.store.rewrite(); err != nil {
-		s.log.Error("zinit goes on, but a crash of the supervisor would not be survived", "error", err)
+	for _, e := range s.history.kept() {
+		s.store.put(recordEvent, e)
 	}
+	for _, e := range news {
+		s.store.put(recordEvent, e)
+	}
+	err := s.store.rewrite()
+	switch {
+	case err != nil && !s.unsaved:
+		s.log.Error("zinit goes on, but a crash of the supervisor would not be survived", "error", err)
+	case err == nil && s.unsaved:
+		s.log.Info("the state is saved again")
+	}
+	s.unsaved = err != nil
+	s.history.add(news)
 	return nil
 }
 
 // save writes what the steps have changed.
 func (s *server) save() {
-	ch := s.core.Changes()
-	if ch.Empty() && s.store.failed == nil {
+	ch, news := s.core.Changes(), s.newEvents()
+	if ch.Empty() && len(news) == 0 && s.store.failed == nil {
 		return
 	}
 	if !s.store.outgrown() {
 		s.store.putChanges(ch)
-		err := s.store.append()
-		if err == nil {
+		for _, e := range news {
+			s.store.put(recordEvent, e)
+		}
+		if s.store.append() == nil {
+			s.history.add(news)
 			return
 		}
-		s.log.Error("cannot append to the saved state", "error", err)
 	}
-	s.saveAll()
+	s.saveAll(news)
 }
 
 func (s *server) now() core.Time { return core.Time(monotonic()) }
@@ -391,10 +421,12 @@ func (s *server) handle(m any) error {
 	case func():
 		m()
 	case haltNow:
-		s.store.remove()
-		os.Remove(s.paths.Socket) // or clients would take it for a place to ask
+		// Until pid1 has the order, the state has to say that all is over: a
+		// supervisor without one would start everything again.
 		s.keeper.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltAction(m.Action), Code: m.Code})
 		s.keeper.conn.Flush()
+		s.store.remove()
+		os.Remove(s.paths.Socket) // or clients would take it for a place to ask
 		return errHalted
 	}
 	return nil
@@ -463,17 +495,23 @@ func (s *server) onSpawned(m ipc.Spawned, f *ipc.Frame) {
 
 // addPipe takes over the read end of a pipe that pid1 made for a run.
 func (s *server) addPipe(name string, fd int) {
-	var run core.RunID
-	var stream, service string
-	if _, err := fmt.Sscanf(strings.ReplaceAll(name, "/", " "), "log %d %s %s", &run, &stream, &service); err != nil {
-		if _, err := fmt.Sscanf(name, "ready/%d", &run); err == nil {
-			s.notify.add(run, fd, false)
-			return
-		}
+	part := strings.Split(name, "/")
+	var id uint64
+	var err error
+	if len(part) > 1 {
+		id, err = strconv.ParseUint(part[1], 10, 64)
+	}
+	run := core.RunID(id)
+	switch {
+	case err == nil && len(part) == 2 && part[0] == "ready":
+		s.notify.add(run, fd, false)
+		return
+	case err != nil || len(part) != 4 || part[0] != "log":
 		s.log.Error("pid1 has a descriptor that nobody knows", "name", name)
 		unix.Close(fd)
 		return
 	}
+	stream, service := part[2], part[3]
 	which := logs.Stdout
 	if stream == logs.Stderr.String() {
 		which = logs.Stderr
@@ -527,7 +565,7 @@ func (s *server) act() {
 	}
 	s.acks = s.acks[:0]
 	actions := s.pending
-	s.pending = nil
+	s.pending, s.told = nil, 0
 	for _, a := range actions {
 		s.perform(a)
 	}

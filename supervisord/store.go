@@ -48,6 +48,7 @@ const (
 	recordSpec   uint8 = 4 // spec.Service
 	recordGone   uint8 = 5 // the name of a service that is no more
 	recordErrors uint8 = 6 // []spec.Problem
+	recordEvent  uint8 = 7 // change
 )
 
 // header says whose state it is.
@@ -67,6 +68,8 @@ type saved struct {
 	Records  map[string]core.Record
 	Services map[string]*spec.Service
 	Problems []spec.Problem
+	// Events are changes, still encoded: most of them are never looked at.
+	Events []msgpack.RawMessage
 }
 
 func (s *saved) records() []core.Record {
@@ -93,6 +96,18 @@ func loadState(path string) (*saved, error) {
 		return nil, fmt.Errorf("cannot read the saved state: %w", err)
 	}
 	s := &saved{Records: map[string]core.Record{}, Services: map[string]*spec.Service{}}
+	if _, err := eachRecord(b, s.read); err != nil {
+		return nil, fmt.Errorf("cannot read the saved state %s: %w", path, err)
+	}
+	if s.Header.Format == 0 {
+		return nil, fmt.Errorf("cannot read the saved state %s: it does not begin with a header", path)
+	}
+	return s, nil
+}
+
+// eachRecord calls read for the records of a journal, up to one that was torn
+// by a crash, and returns how many bytes are whole.
+func eachRecord(b []byte, read func(kind uint8, body []byte) error) (whole int64, err error) {
 	for len(b) >= frameSize {
 		n := int(binary.BigEndian.Uint32(b))
 		if n < 1 || n > len(b)-frameSize {
@@ -102,15 +117,13 @@ func loadState(path string) (*saved, error) {
 		if crc32.Checksum(payload, crcTable) != binary.BigEndian.Uint32(b[4:]) {
 			break
 		}
-		if err := s.read(payload[0], payload[1:]); err != nil {
-			return nil, fmt.Errorf("cannot read the saved state %s: %w", path, err)
+		if err := read(payload[0], payload[1:]); err != nil {
+			return whole, err
 		}
 		b = b[frameSize+n:]
+		whole += int64(frameSize + n)
 	}
-	if s.Header.Format == 0 {
-		return nil, fmt.Errorf("cannot read the saved state %s: it does not begin with a header", path)
-	}
-	return s, nil
+	return whole, nil
 }
 
 func (s *saved) read(kind uint8, body []byte) error {
@@ -148,6 +161,9 @@ func (s *saved) read(kind uint8, body []byte) error {
 	case recordErrors:
 		s.Problems = nil
 		return msgpack.Unmarshal(body, &s.Problems)
+	case recordEvent:
+		s.Events = append(s.Events, body)
+		return nil
 	}
 	return fmt.Errorf("it has a record of the unknown type %d", kind)
 }
@@ -168,10 +184,14 @@ func (s *store) put(kind uint8, body any) error {
 		s.buf.Truncate(start)
 		return fmt.Errorf("cannot encode a state record: %w", err)
 	}
-	b := s.buf.Bytes()[start:]
+	seal(s.buf.Bytes()[start:])
+	return nil
+}
+
+// seal fills in the length and the checksum of a record.
+func seal(b []byte) {
 	binary.BigEndian.PutUint32(b, uint32(len(b)-frameSize))
 	binary.BigEndian.PutUint32(b[4:], crc32.Checksum(b[frameSize:], crcTable))
-	return nil
 }
 
 func (s *store) putChanges(ch core.Changes) error {
@@ -191,16 +211,24 @@ func (s *store) putChanges(ch core.Changes) error {
 // append writes the batch at the end of the journal.
 func (s *store) append() error {
 	if s.failed != nil || s.file == nil {
-		s.buf.Reset()
+		s.clear()
 		return errors.New("the journal has to be written afresh")
 	}
 	n, err := s.file.Write(s.buf.Bytes())
 	s.size += int64(n)
-	s.buf.Reset()
+	s.clear()
 	if err != nil {
 		s.failed = err
 	}
 	return err
+}
+
+// clear empties the batch, and gives back what only a large one needs.
+func (s *store) clear() {
+	s.buf.Reset()
+	if s.buf.Cap() > 64<<10 {
+		s.buf = bytes.Buffer{}
+	}
 }
 
 // outgrown says that the journal should be written afresh: most of it is
@@ -209,7 +237,7 @@ func (s *store) outgrown() bool { return s.failed != nil || s.size > 1<<20 && s.
 
 // rewrite replaces the journal by one with the batch alone.
 func (s *store) rewrite() (err error) {
-	defer s.buf.Reset()
+	defer s.clear()
 	f, err := os.OpenFile(s.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err == nil {
 		if _, err = f.Write(s.buf.Bytes()); err == nil {

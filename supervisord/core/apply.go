@@ -342,7 +342,9 @@ func (c *Core) checkStopped(s *service) {
 	default:
 		c.becomeExited(s)
 	}
-	if !byHand {
+	if byHand {
+		c.decide(s, c.stays(s))
+	} else {
 		c.ended(s, false)
 	}
 }
@@ -365,7 +367,7 @@ func (c *Core) onNotify(s *service, r *Run, ev Notify) {
 	if ev.Status != nil {
 		s.StatusText = *ev.Status
 	}
-	if ev.MainPid != 0 && !r.Exited {
+	if ev.MainPid != 0 && r.Pid != 0 && !r.Exited {
 		r.Pid = ev.MainPid
 		c.do(SetMain{Run: r.ID, Pid: ev.MainPid})
 	}

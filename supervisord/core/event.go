@@ -85,7 +85,7 @@ type Notify struct {
 	Alive, Trigger bool
 	// Extend is EXTEND_TIMEOUT_USEC=, in nanoseconds.
 	Extend Time
-	// MainPid is MAINPID=, 0 where it said nothing.
+	// MainPid is MAINPID=, 0 where it said nothing. It counts after Spawned.
 	MainPid int
 }
 
@@ -179,6 +179,10 @@ type Changed struct {
 	From, To State
 	Pid      int
 	Reason   *Reason
+	// Run is the newest run of its start, 0 if it never had one. Decision says
+	// of a failure what follows from it, in words.
+	Run      RunID
+	Decision string
 }
 
 // Halt says that all services are down and zinit is to end.

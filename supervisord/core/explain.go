@@ -102,11 +102,15 @@ func (s *service) retry(now Time) (string, bool) {
 	if s.Due || !s.comingBack() {
 		return "", false
 	}
-	d := time.Duration(max(s.Deadline-now, 0))
+	return inWords(max(s.Deadline-now, 0)), true
+}
+
+func inWords(t Time) string {
+	d := time.Duration(t)
 	if d < time.Second {
-		return d.Round(10 * time.Millisecond).String(), true
+		return d.Round(10 * time.Millisecond).String()
 	}
-	return d.Round(100 * time.Millisecond).String(), true
+	return d.Round(100 * time.Millisecond).String()
 }
 
 // note is the one line that list shows.

@@ -12,9 +12,12 @@ import (
 // stop: another start after a delay, or what its end means for zinit.
 func (c *Core) ended(s *service, clean bool) {
 	if c.shutdown != nil || s.Due || !s.Up {
+		c.decide(s, c.stays(s))
 		return
 	}
-	if c.restarts(s, clean) {
+	again, decision := c.restarts(s, clean)
+	c.decide(s, decision)
+	if again {
 		delay := s.delay()
 		if delay == 0 {
 			s.Restarts++
@@ -28,6 +31,41 @@ func (c *Core) ended(s *service, clean bool) {
 	c.endedForGood(s)
 }
 
+// decide adds to the news of a failure what follows from it.
+func (c *Core) decide(s *service, decision string) {
+	for i := len(c.actions) - 1; i >= 0; i-- {
+		if ch, ok := c.actions[i].(Changed); ok && ch.Service == s.Name {
+			if ch.To == StateFailed {
+				ch.Decision = decision
+				c.actions[i] = ch
+			}
+			return
+		}
+	}
+}
+
+// stays says what follows from the end of a service to which its restart
+// policy does not apply.
+func (c *Core) stays(s *service) string {
+	switch {
+	case c.shutdown != nil:
+		return "not restarted: zinit is shutting down"
+	case s.Due:
+		return "started again as soon as nothing is in the way"
+	case !s.Up:
+		return "not restarted: it was stopped by hand"
+	}
+	return "not restarted: what it requires has gone"
+}
+
+// remedy says what has to happen before a service is started that cannot be.
+func (r *Reason) remedy() string {
+	if r.Kind == ReasonDependency || r.Kind == ReasonMissing {
+		return "started as soon as " + r.Service + " is up"
+	}
+	return "not started until its configuration is changed"
+}
+
 // endedForGood is where nothing will start a service again by itself.
 func (c *Core) endedForGood(s *service) {
 	switch {
@@ -38,30 +76,49 @@ func (c *Core) endedForGood(s *service) {
 	}
 }
 
-// restarts applies the restart policy.
-func (c *Core) restarts(s *service, clean bool) bool {
+// restarts applies the restart policy and says in words what it decides.
+func (c *Core) restarts(s *service, clean bool) (bool, string) {
 	l := &s.spec.Lifecycle
 	if s.ranStable(c.now) {
 		s.Restarts = 0
 	}
 	byItself := s.Reason == nil || s.Reason.Kind == ReasonExitCode
 	switch {
-	case s.spec.Status == spec.StatusIgnore, s.Done, s.Reason.final():
-		return false
+	case s.spec.Status == spec.StatusIgnore:
+		return false, "not restarted: status = ignore"
+	case s.Done:
+		return false, "done"
+	case s.Reason.final():
+		return false, s.Reason.remedy()
 	case s.End != nil && s.End.Signal == 0 && byItself && slices.Contains(l.NoRestartExitCodes, s.End.Code):
-		return false
+		return false, "not restarted: " + strconv.Itoa(s.End.Code) + " is one of no_restart_exit_codes"
+	case l.Restart == spec.RestartNever:
+		return false, "not restarted: restart = never"
+	case l.Restart == spec.RestartOnFailure && clean:
+		return false, "not restarted: it did not fail"
 	case l.MaxRestarts > 0 && s.Restarts >= l.MaxRestarts:
-		return false
+		return false, "stays failed: max_restarts = " + strconv.Itoa(l.MaxRestarts) + " used up"
 	}
-	switch l.Restart {
-	case spec.RestartAlways:
-		return true
-	case spec.RestartOnFailure:
-		return !clean
-	case spec.RestartNever:
-		return false
+	count := ordinal(s.Restarts + 1)
+	if l.MaxRestarts > 0 {
+		count += " of " + strconv.Itoa(l.MaxRestarts)
 	}
-	return false
+	return true, "restarted in " + inWords(s.delay()) + " (" + count + " in a row)"
+}
+
+func ordinal(n int) string {
+	suffix := "th"
+	if n%100 < 11 || n%100 > 13 {
+		switch n % 10 {
+		case 1:
+			suffix = "st"
+		case 2:
+			suffix = "nd"
+		case 3:
+			suffix = "rd"
+		}
+	}
+	return strconv.Itoa(n) + suffix
 }
 
 // ranStable says that the last run was up for so long that those before it do

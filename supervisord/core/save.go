@@ -63,6 +63,9 @@ func (c *Core) All() Changes {
 	return c.Changes()
 }
 
+// Global returns what there is to know beside the services.
+func (c *Core) Global() Global { return c.global() }
+
 func (c *Core) global() Global {
 	g := Global{LastRun: c.lastRun}
 	if c.shutdown != nil {

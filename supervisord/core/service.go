@@ -104,9 +104,11 @@ type Record struct {
 	// Runs are the runs that have, or may have, processes: at most one of the
 	// service itself, and those of its pre_start and stop_exec.
 	Runs []*Run `msgpack:"runs,omitempty"`
-	// LastMain and PrevMain are its newest main run and the one before.
+	// LastMain and PrevMain are its newest main run and the one before, LastRun
+	// is that of its pre_start where that is newer.
 	LastMain RunID `msgpack:"last_main,omitempty"`
 	PrevMain RunID `msgpack:"prev_main,omitempty"`
+	LastRun  RunID `msgpack:"last_run,omitempty"`
 	// StatusText is what it said of itself.
 	StatusText string `msgpack:"status_text,omitempty"`
 }
@@ -213,7 +215,7 @@ func (c *Core) become(s *service, to State) {
 		c.setDeadline(s, 0)
 	}
 	c.count(s)
-	c.do(Changed{Service: s.Name, From: from, To: to, Pid: s.pid(), Reason: s.Reason})
+	c.do(Changed{Service: s.Name, From: from, To: to, Pid: s.pid(), Reason: s.Reason, Run: s.LastRun})
 	c.touch(s)
 }
 
@@ -358,6 +360,9 @@ func (c *Core) spawn(s *service, role Role) {
 	c.runs[a.Run] = s
 	if role == RoleMain {
 		s.PrevMain, s.LastMain = s.LastMain, a.Run
+	}
+	if role != RoleStop {
+		s.LastRun = a.Run
 	}
 	c.do(a)
 	c.save(s)

@@ -93,7 +93,7 @@ func (c *Core) settle() {
 // that is down passes it on as well, as long as something above it is not; but
 // a oneshot that has done its work needs nothing any more.
 func (c *Core) settleHalt(s *service) {
-	if s.Halt != HaltNone || c.shutdown != nil || s.State == StateStopping {
+	if s.Halt != HaltNone || c.shutdown != nil || s.State == StateStopping || s.broken != nil {
 		return
 	}
 	if !s.State.active() && !s.waiting() && (s.users == 0 || s.Done) {
@@ -172,6 +172,7 @@ func (c *Core) settleStart(s *service) {
 		c.setUnderWay(s, false)
 		if !why.same(s.Reason) {
 			c.becomeFailed(s, why)
+			c.decide(s, why.remedy())
 		}
 		if why.Kind == ReasonCycle || why.Kind == ReasonConfig {
 			s.Due = false

@@ -2,9 +2,11 @@ package core
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,7 +23,22 @@ import (
 // checked that nothing was done that must not be done, at the end that what was
 // wished for has come about; and that a life with crashes ends as one without.
 //
-// More of it: go test -run World -rapid.checks=100000, or go test -fuzz World.
+// An ordinary run sees the same few hundred worlds each time. Others:
+// go test -run World -rapid.checks=100000, or go test -fuzz FuzzCrashes.
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || strings.HasPrefix(f.Name, "rapid.") })
+	if !chosen {
+		for name, v := range map[string]string{"rapid.checks": "300", "rapid.seed": "1", "rapid.nofailfile": "true"} {
+			if err := flag.Set(name, v); err != nil {
+				panic(err)
+			}
+		}
+	}
+	os.Exit(m.Run())
+}
 
 func TestWorld(t *testing.T) { rapid.Check(t, checkWorld) }
 
@@ -301,6 +318,8 @@ func (w *world) peek() *happening {
 // live goes on until nothing is going to happen any more, checks that this is
 // what was wished for, and then shuts down.
 func (w *world) live() {
+	// A step that does not end shows its world, not only its stack.
+	defer time.AfterFunc(time.Minute, func() { panic("a step does not end:\n" + w.log()) }).Stop()
 	for w.halt == nil && !w.quiet() {
 		w.goOn()
 	}
@@ -489,13 +508,19 @@ func (w *world) step(evs ...Event) {
 	changes := w.core.Changes()
 	if crashes && after < 0 {
 		w.note("-- crash before the save --")
-		w.recover()
+		var said, again []Event
 		for _, ev := range evs {
 			switch ev.(type) {
-			case Boot, Wish, Kill, Stop, Ready, Notify: // said again by who said it
-				w.step(ev)
+			case Ready, Notify: // still in the socket
+				said = append(said, ev)
+			case Boot, Wish, Kill, Stop: // said again by who said it
+				again = append(again, ev)
 			case Spawned, SpawnFailed, Exited, Emptied, Tick: // found out
 			}
+		}
+		w.recover(said...)
+		for _, ev := range again {
+			w.step(ev)
 		}
 		return
 	}
@@ -526,10 +551,9 @@ func (w *world) crashHere() (after int, ok bool) {
 	return 0, false
 }
 
-func (w *world) recover() {
+func (w *world) recover(missed ...Event) {
 	w.halt = nil
 	w.now += w.plan.down
-	var missed []Event
 	if w.plan.down > 0 { // what happened meanwhile is found in pid1's table
 		for w.peek() != nil && w.peek().at <= w.now && w.peek().kind != scriptGoesOn {
 			for _, ev := range w.apply(w.next()) {
@@ -671,7 +695,7 @@ func recovered(ev Event) bool { _, is := ev.(Tick); return is }
 
 // checkStart: what is required is up when a service starts.
 func (w *world) checkStart(s *service, a Spawn) {
-	if a.Role == RoleMain && len(s.spec.Lifecycle.PreStart) > 0 || s.Since != w.now {
+	if a.Role == RoleMain && len(s.spec.Lifecycle.PreStart) > 0 || s.State != StateStarting || s.Since != w.now {
 		return // a start that goes on
 	}
 	for _, n := range s.spec.Requires {
@@ -841,7 +865,7 @@ func (w *world) checkBlocked(s *service) {
 		}
 	}
 	for _, n := range c.conflicts[s.Name] {
-		if d := c.services[n]; d != nil && (d.State.active() || d.Due && d.UnderWay) {
+		if d := c.services[n]; d != nil && (d.State.active() || w.waitsForHung(d)) {
 			return
 		}
 	}
@@ -853,7 +877,7 @@ func (w *world) checkBlocked(s *service) {
 		}
 	}
 	for _, n := range s.spec.After {
-		if d := c.services[n]; d != nil && d.State == StateStarting {
+		if d := c.services[n]; d != nil && (d.State == StateStarting || w.waitsForHung(d)) {
 			return
 		}
 	}
@@ -861,6 +885,20 @@ func (w *world) checkBlocked(s *service) {
 		return
 	}
 	w.fail("%s is blocked and nothing is in its way", s.Name)
+}
+
+// waitsForHung says that a start is on its way behind one that hangs, as starts
+// without a timeout may.
+func (w *world) waitsForHung(s *service) bool {
+	if !s.Due || !s.UnderWay {
+		return false
+	}
+	for _, d := range w.core.services {
+		if d.State == StateStarting {
+			return true
+		}
+	}
+	return false
 }
 
 // summary is what may not depend on crashes.

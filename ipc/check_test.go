@@ -1,0 +1,146 @@
+package ipc
+
+import (
+	"bytes"
+	"encoding/binary"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+func TestCheckRefusesWhatWouldHurtADecoder(t *testing.T) {
+	nested := func(n int) string { return strings.Repeat("\x91", n) + "\xc0" }
+	for _, c := range []struct {
+		name, bytes string
+		want        error
+	}{
+		{"nothing", "", errTruncated},
+		{"an array that announces 16 million elements", "\xdd\x00\xff\xff\xff", errTruncated},
+		{"an array of the largest length", "\xdd\xff\xff\xff\xff\xc0", errTruncated},
+		{"a map of the largest length", "\xdf\xff\xff\xff\xff\xc0\xc0", errTruncated},
+		{"a string longer than the frame", "\xdb\x00\x00\x01\x00abc", errTruncated},
+		{"an extension longer than the frame", "\xc9\x00\x00\x01\x00\x05abc", errTruncated},
+		{"half a number", "\xcf\x01\x02", errTruncated},
+		{"a length cut in two", "\xda\x01", errTruncated},
+		{"two values", "\xc0\xc0", errTrailing},
+		{"nesting of 17", nested(17), errDepth},
+		{"nesting of a million", nested(1 << 20), errDepth},
+		{"the byte that no type has", "\xc1", errReserved},
+		{"the same inside", "\x91\xc1", errReserved},
+		{"nesting of 16", nested(16), nil},
+		{"all kinds of values", "\x9a\xc0\xc2\xc3\x7f\xff\xcc\x01\xcd\x01\x02\xca\x00\x00\x00\x00\xa1a\x81\xa1a\xc4\x01b", nil},
+	} {
+		if got := Check([]byte(c.bytes)); got != c.want {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// What passes is decoded with memory in proportion to its size.
+func FuzzCheck(f *testing.F) {
+	seed := func(v any) {
+		b, err := msgpack.Marshal(v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	seed([]any{1, Spawn{Run: 1, Argv: []string{"a"}, Pipes: []Pipe{{"log/1/stdout/a", 1}}}})
+	seed([]any{2, map[string]any{"id": 1, "result": []any{1.5, true, nil, "x", []byte("y")}}})
+	f.Add([]byte("\xdd\x00\xff\xff\xff\xc0"))
+	f.Add([]byte(strings.Repeat("\x91", 40)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > MaxFrame || Check(b) != nil {
+			return
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		var m Spawn
+		msgpack.Unmarshal(b, &m)
+		var v any
+		msgpack.Unmarshal(b, &v)
+		runtime.ReadMemStats(&after)
+		if used := after.TotalAlloc - before.TotalAlloc; used > 1<<20+200*uint64(len(b)) {
+			t.Fatalf("decoding %d bytes took %d bytes of memory", len(b), used)
+		}
+	})
+}
+
+func FuzzPayload(f *testing.F) {
+	f.Add([]byte("\x92\x10\x80"))
+	f.Add([]byte("\x93\x10\x81\xa1a\x01\x02"))
+	f.Add([]byte("\x92\xcc\xff\xde\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		kind, body, fds, err := parsePayload(b)
+		if err != nil {
+			return
+		}
+		if fds < 0 || fds > MaxFds || !bytes.Contains(b, body) || Check(body) != nil {
+			t.Fatalf("payload %x is read as kind %d, body %x, %d descriptors", b, kind, body, fds)
+		}
+	})
+}
+
+// A peer that sends nonsense is told apart from one that has gone, and nothing
+// it sends is waited for twice.
+func TestReadRefusesBadFrames(t *testing.T) {
+	frame := func(payload string) []byte {
+		return append(binary.BigEndian.AppendUint32(nil, uint32(len(payload))), payload...)
+	}
+	for _, c := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"oversized", binary.BigEndian.AppendUint32(nil, MaxFrame+1), "larger than"},
+		{"not an array", frame("\x80"), "not an array"},
+		{"an array of one", frame("\x91\x01"), "not an array"},
+		{"a kind that is a string", frame("\x92\xa1a\x80"), "kind of frame"},
+		{"a kind over 255", frame("\x92\xcd\x01\x00\x80"), "kind of frame"},
+		{"a body that is a list", frame("\x92\x01\x90"), "not a map"},
+		{"descriptors that did not come", frame("\x93\x01\x80\x02"), "announces 2 descriptors"},
+		{"too many descriptors", frame("\x93\x01\x80\x41"), "number of descriptors"},
+		{"cut in the middle", frame("\x92\x01\x81\xa1a")[:6], "unexpected EOF"},
+	} {
+		a, fd, err := Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := NewConn(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.file.Write(c.data)
+		a.Close()
+		if _, err := b.Read(); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
+		}
+		b.Close()
+	}
+}
+
+func TestSendToAPeerThatDoesNotReadDisconnects(t *testing.T) {
+	a, fd, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := NewConn(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	chunk := map[string]string{"x": strings.Repeat("x", MaxFrame/2)}
+	for range 3 * maxQueue / MaxFrame * 2 {
+		if err = a.Send(1, chunk); err != nil {
+			break
+		}
+	}
+	if err != ErrOverflow {
+		t.Fatalf("got %v, want %v", err, ErrOverflow)
+	}
+	if err := a.Send(1, chunk); err != ErrOverflow {
+		t.Fatalf("after that: got %v, want %v", err, ErrOverflow)
+	}
+}

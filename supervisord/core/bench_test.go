@@ -1,0 +1,139 @@
+package core
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/threefoldtech/zinit/common/spec"
+)
+
+const many = 10000
+
+var shapes = []struct {
+	name  string
+	build func(n int) map[string]*spec.Service
+}{
+	{"independent", func(n int) map[string]*spec.Service { return build(n, func(int) []string { return nil }) }},
+	{"chain", func(n int) map[string]*spec.Service {
+		return build(n, func(i int) []string {
+			if i == 0 {
+				return nil
+			}
+			return []string{nth(i - 1)}
+		})
+	}},
+	{"star", func(n int) map[string]*spec.Service {
+		return build(n, func(i int) []string {
+			if i == 0 {
+				return nil
+			}
+			return []string{nth(0)}
+		})
+	}},
+}
+
+func nth(i int) string { return fmt.Sprintf("service-%05d", i) }
+
+func build(n int, requires func(i int) []string) map[string]*spec.Service {
+	services := map[string]*spec.Service{}
+	for i := range n {
+		s := spec.Default(nth(i))
+		s.Requires = requires(i)
+		services[s.Name] = s
+	}
+	return services
+}
+
+// bootAll boots until all are running.
+func bootAll(services map[string]*spec.Service) *Core {
+	c := New(services, Options{})
+	for queue := c.Step(epoch, Boot{}); len(queue) > 0; queue = queue[1:] {
+		if a, ok := queue[0].(Spawn); ok {
+			queue = append(queue, c.Step(epoch, Spawned{Run: a.Run, Pid: int(a.Run)})...)
+		}
+	}
+	return c
+}
+
+func BenchmarkBoot(b *testing.B) {
+	for _, shape := range shapes {
+		b.Run(shape.name, func(b *testing.B) {
+			services := shape.build(many)
+			for b.Loop() {
+				c := bootAll(services)
+				if s := c.services[nth(many-1)]; s.State != StateRunning {
+					b.Fatalf("the last service is %v", s.State)
+				}
+			}
+		})
+	}
+}
+
+// One service in the middle crashes and is started again.
+func BenchmarkStep(b *testing.B) {
+	for _, shape := range shapes {
+		b.Run(shape.name, func(b *testing.B) {
+			c := bootAll(shape.build(many))
+			c.Changes()
+			now := epoch
+			for b.Loop() {
+				now = crashOnce(c, now)
+			}
+		})
+	}
+}
+
+func crashOnce(c *Core, now Time) Time {
+	s := c.services[nth(len(c.services)/2)]
+	c.Step(now, Exited{Run: s.Runs[0].ID, End: End{Code: 1}})
+	now, _ = c.NextWake()
+	c.Step(now, Tick{})
+	c.Step(now, Spawned{Run: s.Runs[0].ID, Pid: 1})
+	c.Changes()
+	return now
+}
+
+// A stop of all, each process ending at once, is part of every shutdown.
+func BenchmarkShutdown(b *testing.B) {
+	for _, shape := range shapes {
+		b.Run(shape.name, func(b *testing.B) {
+			services := shape.build(many)
+			for b.Loop() {
+				b.StopTimer()
+				c := bootAll(services)
+				b.StartTimer()
+				halted := false
+				for queue := c.Step(epoch, Stop{Action: "exit", Within: 60e9}); len(queue) > 0; queue = queue[1:] {
+					switch a := queue[0].(type) {
+					case Signal:
+						queue = append(queue, c.Step(epoch, Exited{Run: a.Run})...)
+					case Halt:
+						halted = true
+					}
+				}
+				if !halted {
+					b.Fatal("no halt")
+				}
+			}
+		})
+	}
+}
+
+// TestStepsDoNotDependOnTheNumberOfServices counts what a step allocates, which
+// follows what it looks at.
+func TestStepsDoNotDependOnTheNumberOfServices(t *testing.T) {
+	for _, shape := range shapes {
+		t.Run(shape.name, func(t *testing.T) {
+			cost := func(n int) float64 {
+				c := bootAll(shape.build(n))
+				c.Changes()
+				now := epoch
+				return testing.AllocsPerRun(5, func() { now = crashOnce(c, now) })
+			}
+			few, more := cost(50), cost(1000)
+			if more > 2*few+20 {
+				t.Errorf("a crash and a restart allocate %v times with 50 services, %v times with 1000", few, more)
+			}
+		})
+	}
+}

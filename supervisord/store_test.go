@@ -1,0 +1,160 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/supervisord/core"
+)
+
+// journal writes a header, a service and a first state, then one batch for
+// each of the following.
+func journal(t *testing.T, batches ...core.Changes) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "state")
+	s := newStore(path)
+	s.put(recordHeader, header{Format: stateFormat, Boot: "b", Keeper: 7, Started: 9})
+	s.put(recordSpec, spec.Default("web"))
+	s.put(recordErrors, []spec.Problem{{File: "a.toml", Line: 3, Message: "no"}})
+	if err := s.rewrite(); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range batches {
+		if err := s.putChanges(b); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.append(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+func record(name string, state core.State, runs ...core.RunID) core.Record {
+	r := core.Record{Name: name, State: state}
+	for _, id := range runs {
+		r.Runs = append(r.Runs, &core.Run{ID: id, Pid: int(id)})
+	}
+	return r
+}
+
+func TestStateIsReadBack(t *testing.T) {
+	want := record("web", core.StateRunning, 5)
+	path := journal(t,
+		core.Changes{Global: &core.Global{LastRun: 4}, Records: []core.Record{record("web", core.StateStarting, 5), record("old", core.StateExited)}},
+		core.Changes{Global: &core.Global{LastRun: 5}, Records: []core.Record{want}, Removed: []string{"old"}},
+	)
+	got, err := loadState(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Global.LastRun != 5 || len(got.Records) != 1 || !reflect.DeepEqual(got.Records["web"], want) {
+		t.Errorf("the last records do not count: %+v", got)
+	}
+	if !reflect.DeepEqual(got.Services["web"], spec.Default("web")) {
+		t.Errorf("the configuration in effect is not read back: %+v", got.Services["web"])
+	}
+	if got.Header.Keeper != 7 || len(got.Problems) != 1 {
+		t.Errorf("header or problems are not read back: %+v", got)
+	}
+}
+
+// Cut at any byte of the last batch, what was saved before it is still there
+// and the batch is not there in part.
+func TestTornBatchIsDropped(t *testing.T) {
+	first := core.Changes{Records: []core.Record{record("web", core.StateStarting, 5)}}
+	whole, err := os.ReadFile(journal(t, first, core.Changes{Records: []core.Record{record("web", core.StateRunning, 5)}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(journal(t, first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size := len(before); size <= len(whole); size++ {
+		path := filepath.Join(t.TempDir(), "state")
+		if err := os.WriteFile(path, whole[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := loadState(path)
+		if err != nil {
+			t.Fatalf("cut to %d of %d bytes: %v", size, len(whole), err)
+		}
+		want := core.StateStarting
+		if size == len(whole) {
+			want = core.StateRunning
+		}
+		if got.Records["web"].State != want {
+			t.Errorf("cut to %d of %d bytes: web is %v, want %v", size, len(whole), got.Records["web"].State, want)
+		}
+	}
+}
+
+func TestStateOfNoUseIsSaidToBe(t *testing.T) {
+	dir := t.TempDir()
+	if got, err := loadState(filepath.Join(dir, "none")); got != nil || err != nil {
+		t.Errorf("no state: got %v, %v", got, err)
+	}
+	for name, content := range map[string]string{
+		"empty": "", "garbage": "hello, this is no journal at all", "zeros": string(make([]byte, 4096)),
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := loadState(path); err == nil {
+			t.Errorf("%s: it is taken for a state", name)
+		}
+	}
+	s := newStore(filepath.Join(dir, "newer"))
+	s.put(recordHeader, header{Format: stateFormat + 1})
+	if err := s.rewrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := loadState(s.path); err == nil {
+		t.Error("a state of a newer format is taken")
+	}
+}
+
+// A state that cannot be appended to is written afresh as soon as it can.
+func TestFailedAppendIsMadeGood(t *testing.T) {
+	path := journal(t)
+	s := newStore(path)
+	s.put(recordHeader, header{Format: stateFormat})
+	if err := s.rewrite(); err != nil {
+		t.Fatal(err)
+	}
+	s.file.Close()
+	s.putChanges(core.Changes{Records: []core.Record{record("web", core.StateRunning)}})
+	if err := s.append(); err == nil {
+		t.Fatal("an append to a closed file succeeds")
+	}
+	if !s.outgrown() {
+		t.Error("after a failed append the journal is not written afresh")
+	}
+	s.put(recordHeader, header{Format: stateFormat})
+	s.putChanges(core.Changes{Records: []core.Record{record("web", core.StateExited)}})
+	if err := s.rewrite(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := loadState(path)
+	if err != nil || got.Records["web"].State != core.StateExited {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func FuzzState(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x01\x00\x00\x00\x00\x01"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		path := filepath.Join(t.TempDir(), "state")
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := loadState(path); err == nil && got.Header.Format != stateFormat {
+			t.Fatalf("%x is taken for a state: %+v", b, got)
+		}
+	})
+}
