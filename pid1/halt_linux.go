@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,9 +41,41 @@ func (k *keeper) halt(m ipc.Halt) {
 	if k.sup.conn != nil {
 		k.sup.conn.Close()
 	}
+	k.nameLeft()
 	k.signalLeft(unix.SIGTERM)
 	k.signalLeft(unix.SIGCONT)
 	k.reap()
+}
+
+// nameLeft says which processes have outlived their services: those that left
+// the session in which they would have been ended.
+func (k *keeper) nameLeft() {
+	var left []int
+	for _, pid := range allChildren(k.pid) {
+		if k.table.pids[pid] == nil && pid != k.sup.pid {
+			left = append(left, pid)
+		}
+	}
+	for _, pid := range withDescendants(left) {
+		st, err := readStat(pid)
+		if err != nil || st.zombie {
+			continue
+		}
+		escape := fmt.Sprintf("it is in session %d, not in that of its service", st.sid)
+		if st.sid == pid {
+			escape = "it made a session of its own (setsid)"
+		}
+		command, _ := readSmall(fmt.Sprintf("/proc/%d/cmdline", pid))
+		environ, _ := readSmall(fmt.Sprintf("/proc/%d/environ", pid))
+		service := "unknown"
+		for v := range strings.SplitSeq(string(environ), "\x00") {
+			if name, ok := strings.CutPrefix(v, "ZINIT_SERVICE="); ok {
+				service = name
+			}
+		}
+		k.log.warn("a process has outlived its service: ending it", "service", service, "pid", pid,
+			"command", trimmed(strings.ReplaceAll(string(command), "\x00", " "), 256), "escape", escape)
+	}
 }
 
 // killLeft kills what SIGTERM has not ended, and what that leaves behind.

@@ -194,8 +194,9 @@ func supervise(o options, link string, log *slog.Logger) error {
 	}
 	s, err := start(o, k, log)
 	if err != nil {
+		log.Error("cannot start", "error", err) // before pid1 ends all, this process too
 		k.giveUp(1)
-		return err
+		os.Exit(1)
 	}
 	go forwardSignals(s.inbox)
 	if o.attachLogs {

@@ -60,6 +60,8 @@ func (c *Core) apply(ev Event) {
 		if s, r := c.lookup(ev.Run); s != nil && r.Role == RoleMain {
 			c.onNotify(s, r, ev)
 		}
+	case Load:
+		c.load(ev)
 	case Stop:
 		c.stopAll(ev)
 	case Tick:

@@ -61,6 +61,8 @@ type Core struct {
 	deadline deadlines
 	lastRun  RunID
 	shutdown *Shutdown
+	// removing says that some services are Removed.
+	removing bool
 
 	now     Time
 	actions []Action
@@ -82,6 +84,9 @@ func (c *Core) finish() []Action {
 	for {
 		c.expire()
 		c.settle()
+		if c.removing && c.sweep() {
+			continue
+		}
 		if t, ok := c.NextWake(); !ok || t > c.now {
 			break
 		}

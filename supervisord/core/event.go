@@ -183,6 +183,8 @@ type Changed struct {
 	// of a failure what follows from it, in words.
 	Run      RunID
 	Decision string
+	// Removed says that it is no more.
+	Removed bool
 }
 
 // Halt says that all services are down and zinit is to end.

@@ -3,11 +3,14 @@ package core
 import (
 	"fmt"
 	"time"
+
+	"github.com/threefoldtech/zinit/common/spec"
 )
 
 // View is what there is to say about a service at a moment.
 type View struct {
 	Record
+	Spec *spec.Service
 	// Blocks are what a due start waits for.
 	Blocks []Block
 	// Pid is that of the service while it runs.
@@ -27,7 +30,7 @@ func (c *Core) View(now Time, name string) (View, bool) {
 		return View{}, false
 	}
 	v := View{
-		Record: s.copy(), Blocks: s.blocks, Pid: s.pid(),
+		Record: s.copy(), Spec: s.spec, Blocks: s.blocks, Pid: s.pid(),
 		Dependents: c.requiredBy[name], Note: c.note(now, s),
 	}
 	v.UnderWay = s.Due && s.UnderWay
@@ -68,6 +71,9 @@ func (c *Core) standing(now Time, s *service) string {
 		}
 		return s.Name + " is not started"
 	case StateBlocked:
+		if root := c.root(s); root.State != StateBlocked {
+			return s.Name + " is blocked: " + c.standing(now, root)
+		}
 		return s.Name + " is blocked itself"
 	case StateStarting:
 		return s.Name + " is starting"
@@ -88,6 +94,17 @@ func (c *Core) standing(now Time, s *service) string {
 		return s.Name + " " + s.pastTense()
 	}
 	return ""
+}
+
+// root follows the first block of each service to one that is not blocked.
+func (c *Core) root(s *service) *service {
+	for seen := map[*service]bool{}; s.State == StateBlocked && len(s.blocks) > 0 && !seen[s]; {
+		seen[s] = true
+		if d := c.services[s.blocks[0].Name]; d != nil {
+			s = d
+		}
+	}
+	return s
 }
 
 func (s *service) pastTense() string {
@@ -162,8 +179,11 @@ func (c *Core) note(now Time, s *service) string {
 		if s.Reason != nil {
 			n = s.Reason.Message
 		}
-		if again != "" {
+		switch most := s.spec.Lifecycle.MaxRestarts; {
+		case again != "":
 			n += ", " + again
+		case most > 0 && s.Restarts >= most:
+			n += fmt.Sprintf(", and max_restarts = %d is used up", most)
 		}
 		return n
 	}

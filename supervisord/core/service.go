@@ -109,6 +109,9 @@ type Record struct {
 	LastMain RunID `msgpack:"last_main,omitempty"`
 	PrevMain RunID `msgpack:"prev_main,omitempty"`
 	LastRun  RunID `msgpack:"last_run,omitempty"`
+	// Removed says that it is in the configuration no more, and forgotten as
+	// soon as it is down.
+	Removed bool `msgpack:"removed,omitempty"`
 	// StatusText is what it said of itself.
 	StatusText string `msgpack:"status_text,omitempty"`
 }

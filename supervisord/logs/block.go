@@ -62,9 +62,12 @@ func (c *Capture) behind(s *service) (n int64) {
 // owed reports whether the oldest segment of s must be kept for a log file
 // that the service waits for.
 func (c *Capture) owed(s *service) bool {
-	if s.file == nil || !s.file.options.Block {
-		return false
-	}
+	return s.file != nil && s.file.options.Block && c.unread(s)
+}
+
+// unread reports whether the log file of s has not got all of its oldest
+// segment.
+func (c *Capture) unread(s *service) bool {
 	c.mu.Lock()
 	at := s.file.cursor
 	c.mu.Unlock()
@@ -84,13 +87,14 @@ func (c *Capture) mustWait(s *service) bool {
 	if s.file == nil || !s.file.options.Block || c.behind(s) < c.maxBehind() {
 		return false
 	}
-	c.hold(s)
+	c.pause(s, c.maxBehind()/2)
 	return s.waiting
 }
 
-// hold stops reading the pipes of s until its log file has caught up.
-func (c *Capture) hold(s *service) {
-	s.waiting = true
+// pause stops reading the pipes of s until its log file is so many bytes
+// behind at most.
+func (c *Capture) pause(s *service, behind int64) {
+	s.waiting, s.goOnAt = true, behind
 	for _, p := range s.pipes {
 		c.poll.remove(p.fd)
 	}
@@ -99,9 +103,9 @@ func (c *Capture) hold(s *service) {
 	c.mayGoOn(s)
 }
 
-// mayGoOn reads the pipes of s again when its log file has caught up by half.
+// mayGoOn reads the pipes of s again if they are no longer to wait.
 func (c *Capture) mayGoOn(s *service) {
-	if !s.waiting || s.file != nil && s.file.options.Block && c.behind(s) > c.maxBehind()/2 {
+	if !s.waiting || s.file != nil && s.file.options.Block && c.behind(s) > s.goOnAt {
 		return
 	}
 	s.waiting = false

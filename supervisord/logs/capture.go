@@ -52,10 +52,13 @@ type Capture struct {
 	copying  bool      // it was said that splice is refused
 	dropped  time.Time // when it was last said that output is dropped
 
-	following atomic.Int32 // number of followers
+	following atomic.Int32   // number of followers
+	blocking  int            // log files that services wait for; of the loop alone
+	writers   chan struct{}  // a place for each log file that is being written
+	writing   sync.WaitGroup // the goroutines of log files
 
 	mu        sync.Mutex             // the loop holds it to write what follows, all others to read it
-	services  map[string]*service    // and of each: segments, lines
+	services  map[string]*service    // and of each: segments, lines, file
 	followers map[*follower]struct{} // and their cursors
 }
 
@@ -122,6 +125,7 @@ func Open(o Options) (*Capture, error) {
 		byRun:       map[streamKey]*pipe{},
 		services:    map[string]*service{},
 		followers:   map[*follower]struct{}{},
+		writers:     make(chan struct{}, maxWriters),
 	}
 	if err := c.recover(); err != nil {
 		poll.close()
@@ -133,14 +137,14 @@ func Open(o Options) (*Capture, error) {
 }
 
 // Configure sets how many of the newest lines of a service readers are shown;
-// negative = all, 0 = none, and nothing is stored.
+// negative = all, 0 = none, and nothing is stored but for the log file.
 func (c *Capture) Configure(service string, bufferLines int) {
 	c.do(func() {
 		s := c.service(service)
 		c.mu.Lock()
 		s.lines = bufferLines
 		c.mu.Unlock()
-		if bufferLines == 0 {
+		if !s.stores() {
 			for len(s.segments) > 0 {
 				c.dropOldest(s)
 			}
@@ -168,9 +172,11 @@ func (c *Capture) Add(service string, run uint64, s Stream, fd int) error {
 			err = fmt.Errorf("cannot capture %s of service %s: run %d has one already", s, service, run)
 			return
 		}
-		if err = c.poll.add(fd); err != nil {
-			err = fmt.Errorf("cannot capture %s of service %s: %w", s, service, err)
-			return
+		if o := c.services[service]; o == nil || !o.waiting {
+			if err = c.poll.add(fd); err != nil {
+				err = fmt.Errorf("cannot capture %s of service %s: %w", s, service, err)
+				return
+			}
 		}
 		p := &pipe{fd: fd, run: run, stream: s, service: c.service(service), size: pipeSize}
 		p.service.pipes = append(p.service.pipes, p)
@@ -183,7 +189,8 @@ func (c *Capture) Add(service string, run uint64, s Stream, fd int) error {
 }
 
 // Drain returns when everything that was in the pipes of run at the time of
-// the call is stored. What is written meanwhile may be, too.
+// the call is stored. What is written meanwhile may be, too. It does not wait
+// for a log file.
 func (c *Capture) Drain(run uint64) {
 	c.do(func() {
 		for _, s := range []Stream{Stdout, Stderr} {
@@ -203,13 +210,16 @@ func (c *Capture) Drain(run uint64) {
 }
 
 // Remove deletes what is kept of a service and forgets its name. Pipes that
-// still have a writer are emptied until the last one goes.
+// still have a writer are emptied until the last one goes. A log file stays;
+// what is stored is written to it first, if that is possible within a second.
 func (c *Capture) Remove(service string) {
+	c.flush(time.After(flushOnEnd), service)
 	c.do(func() {
 		s := c.services[service]
 		if s == nil {
 			return
 		}
+		c.endFile(s)
 		s.removed = true
 		for len(s.segments) > 0 {
 			c.dropOldest(s)
@@ -237,7 +247,8 @@ func (c *Capture) Services() []string {
 	return names
 }
 
-// Close ends capturing and closes the pipes. The files stay.
+// Close ends capturing and closes the pipes. The files stay; what is not in
+// the log files yet will be written by the next process.
 func (c *Capture) Close() {
 	c.commandsMu.Lock()
 	if !c.closing {
@@ -246,22 +257,37 @@ func (c *Capture) Close() {
 	}
 	c.commandsMu.Unlock()
 	<-c.closed
+	c.mu.Lock()
+	for _, s := range c.services {
+		if s.file != nil {
+			s.file.end()
+		}
+	}
+	c.mu.Unlock()
+	c.writing.Wait()
 }
 
 // do runs f in the loop and returns when it has.
 func (c *Capture) do(f func()) error {
 	done := make(chan struct{})
+	if err := c.post(func() { f(); close(done) }); err != nil {
+		return err
+	}
+	<-done
+	return nil
+}
+
+// post has f run in the loop.
+func (c *Capture) post(f func()) error {
 	c.commandsMu.Lock()
+	defer c.commandsMu.Unlock()
 	if c.closing {
-		c.commandsMu.Unlock()
 		return ErrClosed
 	}
-	c.commands = append(c.commands, func() { f(); close(done) })
+	c.commands = append(c.commands, f)
 	if len(c.commands) == 1 {
 		c.poll.wake()
 	}
-	c.commandsMu.Unlock()
-	<-done
 	return nil
 }
 
@@ -318,6 +344,9 @@ func (c *Capture) turn(fd int, data bool) {
 		c.end(p)
 		return
 	}
+	if c.mustWait(p.service) {
+		return
+	}
 	n, err := c.store(p, maxTurn)
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
@@ -352,9 +381,10 @@ func (c *Capture) end(p *pipe) {
 }
 
 // store moves up to limit bytes from the pipe to the chain of its service, or
-// away where they cannot be kept; it never leaves a service waiting.
+// away where they cannot be kept; it leaves a service waiting only for a log
+// file.
 func (c *Capture) store(p *pipe, limit int) (int, error) {
-	if p.service.lines == 0 || p.service.removed {
+	if !p.service.stores() {
 		n, err := spliceAway(p.fd, c.null, limit)
 		if err != unix.EINVAL {
 			return n, err
@@ -369,6 +399,11 @@ func (c *Capture) store(p *pipe, limit int) (int, error) {
 			return n, err
 		case err == unix.EINTR || c.makeRoom(p.service, err):
 			continue
+		}
+		if s := p.service; s.file != nil && s.file.options.Block && c.behind(s) > 0 {
+			// What is stored makes room when it is in the log file.
+			c.pause(s, 0)
+			return 0, unix.EAGAIN
 		}
 		c.say(p.service, err)
 		b, n, err := c.read(p, limit)

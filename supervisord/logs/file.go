@@ -128,13 +128,15 @@ func (c *Capture) setFile(s *service, o FileOptions) error {
 	w := s.file
 	if w == nil {
 		w = &logFile{
-			capture: c, service: s, marks: -1, fd: -1,
+			capture: c, service: s, marks: -1, fd: -1, lines: map[streamKey]*begun{},
 			src: &source{service: s, files: &fileCache{capture: c, open: map[fileKey]*segmentFiles{}}},
 		}
 		if err := w.load(); err != nil {
 			return fmt.Errorf("cannot write the log of %s to %s: %w", s.name, o.Path, err)
 		}
+		c.mu.Lock()
 		s.file = w
+		c.mu.Unlock()
 	}
 	if w.options.Block {
 		c.blocking--
@@ -168,6 +170,11 @@ func (c *Capture) endFile(s *service) {
 		c.blocking--
 	}
 	c.mayGoOn(s)
+	if !s.stores() {
+		for len(s.segments) > 0 {
+			c.dropOldest(s)
+		}
+	}
 }
 
 // end keeps w from going on; the caller holds Capture.mu.
@@ -321,11 +328,14 @@ func (w *logFile) rounds() error {
 	c := w.capture
 	for {
 		c.mu.Lock()
-		more := w.more && !w.ended
+		more, ended := w.more, w.ended
 		w.more = false
 		o := w.options
 		segments := w.service.numbers()
 		c.mu.Unlock()
+		if ended {
+			return nil
+		}
 		if !more {
 			return w.settle()
 		}

@@ -20,6 +20,10 @@ var helpers = map[string]func(args []string){
 	"nospace": helperNoSpace,
 	"nogrow":  helperNoGrow,
 	"nofiles": helperNoFiles,
+
+	"capturefile": helperCaptureFile,
+	"filenospace": helperFileNoSpace,
+	"filenogrow":  helperFileNoGrow,
 }
 
 func TestMain(m *testing.M) {

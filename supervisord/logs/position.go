@@ -21,6 +21,8 @@ const (
 	slotSize   = 1 << 20 // the file is sparse: only what is used takes room
 	lostAt     = 2 * slotSize
 	headerSize = 8 // checksum and length of what follows
+
+	maxSegmentNumber = 1 << 30 // beyond which a mark is not one of ours
 )
 
 // mark is a position of a log file, followed by the lines whose end has not
@@ -98,7 +100,7 @@ func (m *mark) decode(b []byte) (lines map[streamKey]*begun, ok bool) {
 		return nil, false
 	}
 	n, err := binary.Decode(b, binary.LittleEndian, m)
-	if err != nil || m.Segment > 1<<31 || min(m.Size, m.Length, m.Records, m.Offset) < 0 {
+	if err != nil || m.Segment > maxSegmentNumber || min(m.Size, m.Length, m.Records, m.Offset) < 0 {
 		return nil, false
 	}
 	lines = map[streamKey]*begun{}
@@ -223,7 +225,7 @@ func (w *logFile) load() error {
 	w.based = w.cursor
 	var lost lostMark
 	if b, ok := unseal(readSlot(fd, lostAt)); ok {
-		if _, err := binary.Decode(b, binary.LittleEndian, &lost); err == nil && lost.Segment <= 1<<31 {
+		if _, err := binary.Decode(b, binary.LittleEndian, &lost); err == nil && lost.Segment <= maxSegmentNumber {
 			w.lost = lost.Lost
 			if n := uint32(lost.Segment); n > w.cursor.segment {
 				w.cursor = position{segment: n}

@@ -41,13 +41,17 @@ type service struct {
 	used    int64  // bytes of its files, in whole pages
 	touched bool   // in Capture.dirty
 
+	waiting bool  // for its log file: its pipes are not read
+	goOnAt  int64 // until it is so many bytes behind
+
 	// Place in Capture.ages.
 	place int
 	age   int64
 
 	// Written by the loop under Capture.mu.
 	segments []*segment // oldest first; bytes go to the last one
-	lines    int        // that readers are shown; negative = all, 0 = nothing is stored
+	lines    int        // that readers are shown; negative = all
+	file     *logFile   // nil = none
 }
 
 type segment struct {
@@ -55,6 +59,9 @@ type segment struct {
 	data, index int64 // sizes of the files
 	newest      int64 // time of its newest chunk, ns since 1970
 }
+
+// stores reports whether there is a use for what the service prints.
+func (s *service) stores() bool { return !s.removed && (s.lines != 0 || s.file != nil) }
 
 // pages is what a file of n bytes takes of a tmpfs.
 func pages(n int64) int64 { return (n + 4095) &^ 4095 }
@@ -312,6 +319,12 @@ func (c *Capture) begin(s *service) error {
 		s.age = seg.newest
 		heap.Push(&c.ages, s)
 	}
+	if s.lines == 0 {
+		// Only the log file wants them.
+		for len(s.segments) > 1 && !c.unread(s) {
+			c.dropOldest(s)
+		}
+	}
 	return nil
 }
 
@@ -393,7 +406,7 @@ func (c *Capture) findNewest(p *pipe) {
 // last line is unfinished, and when lines of it were discarded.
 func (c *Capture) storeEnd(p *pipe) {
 	s := p.service
-	if s.removed || s.lines == 0 || p.segment == 0 && s.adopted == 0 && !p.gap {
+	if !s.stores() || p.segment == 0 && s.adopted == 0 && !p.gap {
 		return
 	}
 	for {
@@ -418,12 +431,31 @@ func (c *Capture) storeEnd(p *pipe) {
 // bound drops the oldest segments while s, or all services together, have more
 // than they may.
 func (c *Capture) bound(s *service) {
-	for s != nil && s.used > c.options.PerService && len(s.segments) > 1 {
+	for s != nil && s.used > c.options.PerService && len(s.segments) > 1 && !c.owed(s) {
 		c.dropOldest(s)
 	}
-	for c.used > c.options.Memory && len(c.ages) > 0 {
-		c.dropOldest(c.oldest())
+	for c.used > c.options.Memory && c.dropAny(nil) {
 	}
+}
+
+// dropAny drops the oldest segment of any service but one that may go, and
+// reports whether there was one.
+func (c *Capture) dropAny(but *service) (dropped bool) {
+	var passed []*service
+	for !dropped && len(c.ages) > 0 {
+		s := c.oldest()
+		if s == but || c.owed(s) {
+			heap.Pop(&c.ages)
+			passed = append(passed, s)
+			continue
+		}
+		c.dropOldest(s)
+		dropped = true
+	}
+	for _, s := range passed {
+		heap.Push(&c.ages, s)
+	}
+	return dropped
 }
 
 // makeRoom does what may help against err, and reports whether to try again.
@@ -441,25 +473,17 @@ func (c *Capture) makeRoom(s *service, err error) bool {
 		return c.begin(s) == nil
 	case !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT):
 		return false
-	case len(s.segments) > 1:
+	case len(s.segments) > 1 && !c.owed(s):
 		c.dropOldest(s)
 		return true
-	}
-	for len(c.ages) > 0 {
-		o := c.oldest()
-		if o == s && len(c.ages) > 1 {
-			// Its only segment is the last to go.
-			heap.Remove(&c.ages, s.place)
-			o = c.oldest()
-			heap.Push(&c.ages, s)
-		}
-		if o == s && seg.data == 0 {
-			return false
-		}
-		c.dropOldest(o)
+	case c.dropAny(s):
 		return true
+	case seg == nil || seg.data == 0 || c.owed(s):
+		return false
 	}
-	return false
+	// Its only segment is the last to go.
+	c.dropOldest(s)
+	return true
 }
 
 // dropOldest deletes the oldest segment of s. Followers that have not read it
@@ -472,6 +496,9 @@ func (c *Capture) dropOldest(s *service) {
 	c.mu.Lock()
 	for f := range c.followers {
 		f.pass(c, s, seg.number)
+	}
+	if s.file != nil {
+		s.file.pass(seg)
 	}
 	s.segments = slices.Clone(s.segments[1:])
 	c.mu.Unlock()

@@ -149,15 +149,16 @@ func (f *follower) pass(c *Capture, s *service, number uint32) {
 	cur.position = position{segment: number + 1}
 }
 
-// touch remembers that there is something new of s, for the followers.
+// touch remembers that there is something new of s, for the followers and the
+// log file.
 func (c *Capture) touch(s *service) {
-	if !s.touched && c.following.Load() > 0 {
+	if !s.touched && (s.file != nil || c.following.Load() > 0) {
 		s.touched = true
 		c.dirty = append(c.dirty, s)
 	}
 }
 
-// announce wakes the followers of what was touched.
+// announce wakes the followers and log files of what was touched.
 func (c *Capture) announce() {
 	if len(c.dirty) == 0 {
 		return
@@ -165,6 +166,9 @@ func (c *Capture) announce() {
 	c.mu.Lock()
 	for _, s := range c.dirty {
 		s.touched = false
+		if s.file != nil {
+			s.file.kick()
+		}
 		for f := range c.followers {
 			if f.query.wants(s.name) {
 				f.mark(s)

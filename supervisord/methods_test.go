@@ -1,0 +1,96 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+func TestParametersAreChecked(t *testing.T) {
+	for _, test := range []struct {
+		method string
+		params map[string]any
+		want   string // part of the error, "" for none
+	}{
+		{"service.kill", map[string]any{"name": "web"}, ""},
+		{"service.kill", map[string]any{"name": "web", "signal": "HUP"}, ""},
+		{"service.kill", map[string]any{"signal": "HUP"}, "service.kill needs the parameter name"},
+		{"service.kill", map[string]any{"name": "web", "signl": "HUP"}, `service.kill has no parameter "signl", did you mean signal?`},
+		{"service.start", map[string]any{"names": []string{"web"}, "for": "running"}, `service.start has no parameter "for"`},
+		{"system.info", nil, ""},
+	} {
+		raw, err := msgpack.Marshal(test.params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.params == nil {
+			raw = nil
+		}
+		got := ""
+		if err := methods[test.method].check(ipc.Request{Method: test.method, Params: raw}); err != nil {
+			got = err.Error()
+		}
+		if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
+			t.Errorf("%s %v: %q, want %q", test.method, test.params, got, test.want)
+		}
+	}
+	for _, bad := range []any{"a string", []string{"web"}, 7} {
+		raw, _ := msgpack.Marshal(bad)
+		if err := methods["service.kill"].check(ipc.Request{Method: "service.kill", Params: raw}); err == nil {
+			t.Errorf("parameters %v: no error", bad)
+		}
+	}
+}
+
+// TestMethodsAreDocumented compares the table with that of docs/ipc.md, where
+// optional parameters are in italics.
+func TestMethodsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/ipc.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Methods\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	documented := map[string]string{}
+	remark := regexp.MustCompile(`\([^)]*\)`)
+	for line := range strings.Lines(section) {
+		columns := strings.Split(line, "|")
+		if len(columns) != 5 || !strings.Contains(columns[1], "`") {
+			continue
+		}
+		var params []string
+		for _, p := range strings.Split(remark.ReplaceAllString(columns[2], ""), ",") {
+			p = strings.TrimSpace(p)
+			if name, ok := strings.CutPrefix(p, "*"); ok {
+				p = strings.TrimSuffix(name, "*") + "?"
+			}
+			if p != "" {
+				params = append(params, p)
+			}
+		}
+		for _, name := range strings.Split(columns[1], ",") {
+			documented[strings.Trim(name, " `")] = strings.Join(params, " ")
+		}
+	}
+	for name, m := range methods {
+		params, ok := documented[name]
+		if !ok {
+			t.Errorf("docs/ipc.md does not describe %s", name)
+		} else if params != m.params {
+			t.Errorf("docs/ipc.md: %s has the parameters %q, the server takes %q", name, params, m.params)
+		}
+		delete(documented, name)
+	}
+	for name := range documented {
+		t.Errorf("docs/ipc.md describes %s, which there is not", name)
+	}
+	if names := methodNames(); !slices.IsSorted(names) || len(names) != len(methods) {
+		t.Errorf("the names of methods are %v", names)
+	}
+}
