@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/threefoldtech/zinit/ipc/client"
 )
 
 // command is one row of the table.
@@ -168,8 +170,8 @@ Examples:
 		{
 			name: "events", summary: "show what has changed its state", max: 0,
 			args: "[-f]",
-			help: `The last changes of states, oldest first, and with -f each one as it happens. The
-supervisor keeps about a thousand, also when it is replaced.
+			help: `The last changes of states, oldest first, and with -f each one as it happens.
+The supervisor keeps about a thousand, also when it is replaced.
 
 Examples:
   zinit events
@@ -223,6 +225,75 @@ Examples:
   zinit check web.toml
   zinit check /etc/zinit/system /etc/zinit/services`,
 			setup: checkCommand,
+		},
+		{
+			name: "reload", summary: "read the service directory again", max: 0,
+			args: "[--dry-run]",
+			help: `All or nothing: an error in any file, and nothing changes. Prints what it does:
++ added, - removed, ~ changed, in place or by a restart, and which fields.
+
+Examples:
+  zinit reload --dry-run
+  zinit reload`,
+			setup: reloadCommand,
+		},
+		{
+			name: "add-service", summary: "add a service while zinit runs", max: 1,
+			args: "FILE|- | --name N --exec CMD [FLAGS] [--persist]",
+			help: `The service is kept in memory, over a reload too, or with --persist in a file of
+the service directory.
+
+Examples:
+  zinit add-service web.toml --persist
+  zinit add-service --name sleeper --exec 'sleep 600' --after web`,
+			setup: addCommand,
+		},
+		{
+			name: "set", summary: "create or replace a service and its file", min: 1, max: 1,
+			args: "FILE|-",
+			help: `The file goes into the service directory, in place of the one that the service
+had. It is restarted if that is needed for what has changed.
+
+Examples:
+  zinit set web.toml
+  zinit get web | sed s/8080/8081/ | zinit set -`,
+			setup: setCommand,
+		},
+		{
+			name: "remove-service", summary: "stop a service and remove it, and its file", min: 1, max: 1,
+			args: "NAME",
+			help: `What requires it is stopped first, and has failed then for want of it.
+
+Examples:
+  zinit remove-service web`,
+			setup: removeCommand,
+		},
+		{
+			name: "start-all", summary: "start all services of the class user", max: 0,
+			args: "[--no-wait]",
+			help: `But for those with status = "ignore".
+
+Examples:
+  zinit start-all`,
+			setup: bulkCommand((*client.Client).StartAll),
+		},
+		{
+			name: "stop-all", summary: "stop all services of the class user", max: 0,
+			args: "[--no-wait]",
+			help: `Those of the class system go on.
+
+Examples:
+  zinit stop-all`,
+			setup: bulkCommand((*client.Client).StopAll),
+		},
+		{
+			name: "delete-all", summary: "remove all services of the class user, and their files", max: 0,
+			args: "[--no-wait]",
+			help: `Those of the class system stay.
+
+Examples:
+  zinit delete-all`,
+			setup: bulkCommand((*client.Client).DeleteAll),
 		},
 		{
 			name: "shutdown", summary: "stop everything and end zinit", max: 0,

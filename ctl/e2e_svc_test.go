@@ -20,11 +20,12 @@ import (
 // of the stories, for what a shell cannot do. It runs the steps that are its
 // arguments, one after the other:
 //
-//	append=FILE:TEXT   append TEXT and its pid as a line to FILE
+//	append=FILE:TEXT   append TEXT as a line to FILE
 //	lock=FILE          hold an exclusive lock on FILE, or append "double" to FILE and exit 99
 //	print=TEXT         print TEXT as a line; stderr=TEXT to stderr; raw=TEXT with \xNN and without a newline
 //	lines=N:PAUSE      print N lines "line 1" …, with a pause between them
-//	on=SIGNAL:CODE     exit with CODE at that signal; ignore=SIGNAL
+//	on=SIGNAL:STEPS    run STEPS, separated by blanks, at each of that signal; ignore=SIGNAL
+//	pause=DURATION     take so long
 //	notify=TEXT        send TEXT to NOTIFY_SOCKET; ready-fd=FD write a newline to FD and close it
 //	until=FILE         go on when FILE exists
 //	fork=ARGS          run another svc with steps separated by blanks; detach=ARGS in a session of its own
@@ -34,15 +35,19 @@ func init() {
 	if filepath.Base(os.Args[0]) != "svc" {
 		return
 	}
-	for _, arg := range os.Args[1:] {
+	svcSteps(os.Args[1:])
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
+func svcSteps(steps []string) {
+	for _, arg := range steps {
 		step, value, _ := strings.Cut(arg, "=")
 		if err := svcStep(step, value); err != nil {
 			fmt.Fprintf(os.Stderr, "svc: %s: %v\n", arg, err)
 			os.Exit(98)
 		}
-	}
-	for {
-		time.Sleep(time.Hour)
 	}
 }
 
@@ -50,7 +55,7 @@ func svcStep(step, value string) error {
 	first, second, _ := strings.Cut(value, ":")
 	switch step {
 	case "append":
-		return appendLine(first, fmt.Sprintf("%s %d", second, os.Getpid()))
+		return appendLine(first, second)
 	case "lock":
 		fd, err := unix.Open(value, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_APPEND, 0o644)
 		if err != nil {
@@ -81,16 +86,19 @@ func svcStep(step, value string) error {
 			time.Sleep(pause)
 		}
 	case "on":
-		code, err := strconv.Atoi(second)
+		ch := make(chan os.Signal, 16)
+		signal.Notify(ch, unix.SignalNum("SIG"+first))
+		go func() {
+			for range ch {
+				svcSteps(strings.Fields(second))
+			}
+		}()
+	case "pause":
+		d, err := time.ParseDuration(value)
 		if err != nil {
 			return err
 		}
-		ch := make(chan os.Signal, 1)
-		signal.Notify(ch, unix.SignalNum("SIG"+first))
-		go func() {
-			<-ch
-			os.Exit(code)
-		}()
+		time.Sleep(d)
 	case "ignore":
 		signal.Ignore(unix.SignalNum("SIG" + value))
 	case "notify":

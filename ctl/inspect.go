@@ -248,12 +248,12 @@ func (a *app) printConfig(config ipc.Config) {
 			fmt.Fprintln(a.out, "\n# variables from files, read at each start:")
 		}
 		text := s.Value
-		if s.Name != "" {
-			text = s.Name + "=" + s.Value
-		}
 		if s.Error != "" {
-			text = strings.TrimSuffix(s.Name+": ", ": ") + s.Error
+			text = "(" + s.Error + ")"
 		}
-		fmt.Fprintf(a.out, "# %s  (%s)\n", clean(text), clean(s.File))
+		if s.Name != "" {
+			text = s.Name + "=" + text
+		}
+		fmt.Fprintf(a.out, "# %s  from %s\n", clean(text), clean(s.File))
 	}
 }

@@ -255,6 +255,22 @@ type Moved struct {
 	Note string `msgpack:"note,omitempty" json:"note,omitempty"`
 }
 
+// Reloaded is what a reload did, or would do.
+type Reloaded struct {
+	Added   []string  `msgpack:"added" json:"added"`
+	Removed []string  `msgpack:"removed" json:"removed"`
+	Changed []Change  `msgpack:"changed" json:"changed"`
+	Errors  []Problem `msgpack:"errors" json:"errors"`
+}
+
+// Change is a service whose configuration has changed, in which fields, and
+// whether it is restarted for that.
+type Change struct {
+	Name    string   `msgpack:"name" json:"name"`
+	Fields  []string `msgpack:"fields" json:"fields"`
+	Restart bool     `msgpack:"restart" json:"restart"`
+}
+
 // Tree is an item of service.tree. A frame is nested only so deep: where More
 // is set, what the service requires follows as a later item of that name.
 type Tree struct {
@@ -438,6 +454,25 @@ type EventsParams struct {
 type GetParams struct {
 	Name   string `msgpack:"name"`
 	Reveal bool   `msgpack:"reveal,omitempty"`
+}
+
+// ConfigParams is for service.add and service.set.
+type ConfigParams struct {
+	// Config is a service file, Name what the service is called if the file
+	// does not say.
+	Config string `msgpack:"config"`
+	Name   string `msgpack:"name,omitempty"`
+	// Persist writes it into the service directory (service.add; service.set
+	// always does).
+	Persist   bool  `msgpack:"persist,omitempty"`
+	NoWait    bool  `msgpack:"no_wait,omitempty"`
+	TimeoutMS int64 `msgpack:"timeout_ms,omitempty"`
+}
+
+// ReloadParams is for service.reload.
+type ReloadParams struct {
+	// DryRun only says what would change.
+	DryRun bool `msgpack:"dry_run,omitempty"`
 }
 
 // LogsParams is for logs.get and logs.follow.

@@ -384,6 +384,91 @@ func kill(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	return empty{}, cmpError(refused, err)
 }
 
+func reload(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	p, err := params[ipc.ReloadParams](r)
+	if err != nil {
+		return nil, err
+	}
+	return c.s.reload(ctx, p.DryRun)
+}
+
+func add(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	p, err := params[ipc.ConfigParams](r)
+	if err != nil {
+		return nil, err
+	}
+	moved, err := c.s.add(ctx, p)
+	return items(c, r, moved, err)
+}
+
+func set(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	p, err := params[ipc.ConfigParams](r)
+	if err != nil {
+		return nil, err
+	}
+	moved, err := c.s.set(ctx, p)
+	return items(c, r, moved, err)
+}
+
+func remove(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	p, err := params[ipc.NameParams](r)
+	if err != nil {
+		return nil, err
+	}
+	moved, err := c.s.remove(ctx, []string{p.Name}, ipc.NamesParams{})
+	return items(c, r, moved, err)
+}
+
+// users returns the names of all services of the class user.
+func (s *server) users() []string {
+	var names []string
+	for _, n := range s.core.Names() {
+		if s.core.Spec(n).Class == spec.ClassUser && n != mainService {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// bulk does something to all services of the class user.
+func bulk(do func(s *server, ctx context.Context, p ipc.NamesParams) ([]ipc.Moved, error)) func(*client, context.Context, ipc.Request) (any, error) {
+	return func(c *client, ctx context.Context, r ipc.Request) (any, error) {
+		p, err := params[ipc.NamesParams](r)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.s.in(ctx, func() { p.Names = c.s.users() }); err != nil {
+			return nil, err
+		}
+		if len(p.Names) == 0 {
+			return stream{}, nil
+		}
+		moved, err := do(c.s, ctx, p)
+		return items(c, r, moved, err)
+	}
+}
+
+func startAll(s *server, ctx context.Context, p ipc.NamesParams) ([]ipc.Moved, error) {
+	err := s.in(ctx, func() {
+		p.Names = slices.DeleteFunc(p.Names, func(n string) bool {
+			sp := s.core.Spec(n)
+			return sp == nil || sp.Status == spec.StatusIgnore // only by its own name
+		})
+	})
+	if err != nil || len(p.Names) == 0 {
+		return nil, err
+	}
+	return s.wish(ctx, core.OpStart, p)
+}
+
+func stopAll(s *server, ctx context.Context, p ipc.NamesParams) ([]ipc.Moved, error) {
+	return s.wish(ctx, core.OpStop, p)
+}
+
+func deleteAll(s *server, ctx context.Context, p ipc.NamesParams) ([]ipc.Moved, error) {
+	return s.remove(ctx, p.Names, p)
+}
+
 func why(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	p, err := params[ipc.NameParams](r)
 	if err != nil {
@@ -392,7 +477,7 @@ func why(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	var w ipc.Why
 	var refused *ipc.Error
 	err = c.s.in(ctx, func() {
-		if c.s.services[p.Name] == nil {
+		if c.s.core.Spec(p.Name) == nil {
 			refused = c.s.notFound(p.Name)
 			return
 		}
@@ -409,7 +494,7 @@ func tree(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	var out []ipc.Tree
 	var refused *ipc.Error
 	err = c.s.in(ctx, func() {
-		if p.Name != "" && c.s.services[p.Name] == nil {
+		if p.Name != "" && c.s.core.Spec(p.Name) == nil {
 			refused = c.s.notFound(p.Name)
 			return
 		}

@@ -19,7 +19,7 @@ func (c *client) specOf(ctx context.Context, name string) (*spec.Service, error)
 	var sp *spec.Service
 	var refused *ipc.Error
 	err := c.s.in(ctx, func() {
-		if sp = c.s.services[name]; sp == nil {
+		if sp = c.s.core.Spec(name); sp == nil {
 			refused = c.s.notFound(name)
 		}
 	})

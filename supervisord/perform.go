@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -46,6 +47,11 @@ func (s *server) onChanged(a core.Changed) {
 	for w := range s.waiters {
 		w.changed = append(w.changed, a)
 	}
+	if a.Removed {
+		go s.logs.Remove(a.Service) // it waits for its loop, this one need not
+		s.log.Info("removed", "service", a.Service)
+		return
+	}
 	args := []any{"service", a.Service, "state", a.To.String()}
 	if a.Pid != 0 {
 		args = append(args, "pid", a.Pid)
@@ -74,6 +80,7 @@ func (s *server) halt(a core.Halt) {
 		for _, run := range runs {
 			s.logs.Drain(uint64(run))
 		}
+		s.logs.Flush(2 * time.Second) // a disk that hangs does not hold up the end
 		s.attached.finish()
 		s.inbox <- haltNow(a)
 	}()

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -47,8 +49,9 @@ type server struct {
 	services map[string]*spec.Service
 	problems []spec.Problem
 	started  time.Time
-	// ephemeral names the services that have no file.
-	ephemeral map[string]bool
+	// loading is held by whoever reads the configuration to replace it, so
+	// that what was read last is what counts. It is not the loop's.
+	loading sync.Mutex
 
 	pending []core.Action
 	told    int // how many of them newEvents has seen
@@ -73,7 +76,7 @@ func start(o options, k *keeper, log *slog.Logger) (*server, error) {
 	s := &server{
 		opts: o, keeper: k, log: log, started: time.Now(),
 		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour),
-		history: &history{}, waiters: map[*waiter]bool{}, ephemeral: map[string]bool{}, pipes: map[logEnd]string{},
+		history: &history{}, waiters: map[*waiter]bool{}, pipes: map[logEnd]string{},
 	}
 	p, notice, err := paths.Server(o.socket, o.runtimeDir)
 	if err != nil {
@@ -228,8 +231,8 @@ func mainSpec(argv []string, others map[string]*spec.Service) *spec.Service {
 
 // adopt takes over the log pipes and notify sockets that pid1 has kept.
 func (s *server) adopt() {
-	for name, sp := range s.services {
-		s.logs.Configure(name, sp.Logging.BufferLines)
+	for _, name := range slices.Sorted(maps.Keys(s.services)) {
+		s.configureLogs(s.services[name])
 	}
 	s.keeper.takeLogs(s.addPipe)
 	for _, r := range s.keeper.runs {
@@ -241,6 +244,18 @@ func (s *server) adopt() {
 			s.addPipe(name, fd)
 		}
 	}
+}
+
+// configureLogs tells the capture how much of a service is kept, and which file
+// it goes to: that first, or what the file has not got might be let go of.
+func (s *server) configureLogs(sp *spec.Service) {
+	l := sp.Logging
+	if err := s.logs.SetFile(sp.Name, logs.FileOptions{
+		Path: l.File, MaxSize: l.MaxSize, MaxFiles: l.MaxFiles, Block: l.OnFull == spec.OnFullBlock,
+	}); err != nil {
+		s.log.Error("there will be no log file", "service", sp.Name, "error", err)
+	}
+	s.logs.Configure(sp.Name, l.BufferLines)
 }
 
 func (s *server) facts() []core.Fact {
@@ -285,8 +300,8 @@ func (s *server) endOrphans(old *saved) {
 // saveAll writes a journal afresh, with the news.
 func (s *server) saveAll(news []msgpack.RawMessage) error {
 	s.store.put(recordHeader, header{Format: stateFormat, Boot: bootID(), Keeper: s.keeper.hello.Pid, Started: s.keeper.hello.StartTime})
-	for _, sp := range s.services {
-		s.store.put(recordSpec, sp)
+	for _, n := range s.core.Names() {
+		s.store.put(recordSpec, s.core.Spec(n))
 	}
 	s.store.put(recordErrors, s.problems)
 	s.store.putChanges(s.core.All())
@@ -551,6 +566,9 @@ func (s *server) onSignal(sig unix.Signal) {
 		s.step(core.Kill{Name: mainService, Signal: int(sig)})
 	case int(sig) >= 34+3 && int(sig) <= 34+5: // SIGRTMIN+3 to +5: halt, poweroff, reboot
 		s.step(core.Stop{Action: string(ipc.HaltExit), Within: core.Time(s.opts.shutdownTimeout)})
+	case sig == unix.SIGHUP:
+		s.logs.Reopen()
+		go s.hangup()
 	case sig == unix.SIGUSR1:
 		s.log.Info("replaced by request: services are not touched")
 		os.Exit(0) // pid1 starts it again

@@ -19,7 +19,7 @@ func (s *server) viewOf(name string) (ipc.Service, bool) {
 	if !ok {
 		return ipc.Service{}, false
 	}
-	sp := s.services[name]
+	sp := v.Spec
 	out := ipc.Service{
 		Name: name, Kind: string(sp.Kind), State: ipc.State(v.State.String()),
 		Class: string(sp.Class), Status: string(sp.Status), Desired: "down",
@@ -27,7 +27,7 @@ func (s *server) viewOf(name string) (ipc.Service, bool) {
 		Reason: reasonOf(v.Reason), StatusText: v.StatusText, Note: v.Note,
 		Requires: sp.Requires, After: sp.After, Wants: sp.Wants, Conflicts: sp.Conflicts,
 		Dependents: v.Dependents,
-		Origin:     ipc.Origin{File: sp.File, Ephemeral: s.ephemeral[name]},
+		Origin:     ipc.Origin{File: sp.File, Ephemeral: sp.File == ""},
 	}
 	if v.Up {
 		out.Desired = "up"
@@ -99,7 +99,7 @@ func (s *server) whyAt(name string, depth int, seen map[string]bool) ipc.Why {
 		if d, ok := s.viewOf(b.Name); ok {
 			b.State = d.State
 		}
-		if b.Kind == string(core.BlockLeft) || b.Kind == string(core.BlockPort) || seen[b.Name] || s.services[b.Name] == nil {
+		if b.Kind == string(core.BlockLeft) || b.Kind == string(core.BlockPort) || seen[b.Name] || s.core.Spec(b.Name) == nil {
 			continue
 		}
 		target := b.Name
@@ -139,7 +139,7 @@ const maxTree = 5
 func (s *server) trees(name string, reverse bool) []ipc.Tree {
 	edges := func(n string) []string {
 		if !reverse {
-			if sp := s.services[n]; sp != nil {
+			if sp := s.core.Spec(n); sp != nil {
 				return sp.Requires
 			}
 			return nil
@@ -152,7 +152,7 @@ func (s *server) trees(name string, reverse bool) []ipc.Tree {
 		roots = []string{name}
 	} else {
 		needed := map[string]bool{}
-		for n := range s.services {
+		for _, n := range s.core.Names() {
 			for _, d := range edges(n) {
 				needed[d] = true
 			}
@@ -247,7 +247,7 @@ func (s *server) known(names []string) ([]string, *ipc.Error) {
 		return s.core.Names(), nil
 	}
 	for _, n := range names {
-		if s.services[n] == nil {
+		if s.core.Spec(n) == nil {
 			return nil, s.notFound(n)
 		}
 	}

@@ -35,6 +35,10 @@ type waiter struct {
 	closed  bool
 }
 
+func newWaiter(judge func(*waiter, core.View) outcome, names ...string) *waiter {
+	return &waiter{names: names, judge: judge, result: map[string]outcome{}, done: make(chan struct{})}
+}
+
 // askWaiters looks whether somebody's wait is over.
 func (s *server) askWaiters() {
 	for w := range s.waiters {
@@ -49,8 +53,7 @@ func (s *server) ask(w *waiter) {
 		}
 		v, ok := s.core.View(s.now(), n)
 		if !ok {
-			w.result[n] = missed
-			continue
+			v = core.View{Record: core.Record{Name: n, Removed: true}}
 		}
 		w.result[n] = w.judge(w, v)
 	}
@@ -80,6 +83,9 @@ func stillMoving(v core.View) bool {
 // started judges a start. What the service did before the wish does not
 // count: a failure does only once it was tried again.
 func started(w *waiter, v core.View) outcome {
+	if v.Removed {
+		return missed
+	}
 	tried := false
 	for _, ch := range w.changed {
 		if ch.Service != v.Name {
@@ -125,10 +131,21 @@ func started(w *waiter, v core.View) outcome {
 
 // stopped judges a stop: nothing of the service is left.
 func stopped(_ *waiter, v core.View) outcome {
+	if v.Removed {
+		return reached
+	}
 	if v.State == core.StateStarting || v.State == core.StateRunning || v.State == core.StateStopping || len(v.Runs) > 0 {
 		return pending
 	}
 	return reached
+}
+
+// removed judges a removal: the core does not know it any more.
+func removed(_ *waiter, v core.View) outcome {
+	if v.Removed && v.Spec == nil {
+		return reached
+	}
+	return pending
 }
 
 // wish asks the core for something and waits until it is done, has failed, or
@@ -138,7 +155,7 @@ func (s *server) wish(ctx context.Context, op core.Op, p ipc.NamesParams) ([]ipc
 	if op == core.OpStop {
 		judge = stopped
 	}
-	w := &waiter{judge: judge, result: map[string]outcome{}, done: make(chan struct{})}
+	w := newWaiter(judge)
 	var refused *ipc.Error
 	before := map[string]core.State{}
 	err := s.in(ctx, func() {
@@ -164,6 +181,15 @@ func (s *server) wish(ctx context.Context, op core.Op, p ipc.NamesParams) ([]ipc
 	if err != nil || refused != nil {
 		return nil, cmpError(refused, err)
 	}
+	verb := "start"
+	if op == core.OpStop {
+		verb = "stop"
+	}
+	return s.await(ctx, w, before, p, verb)
+}
+
+// await waits for a waiter that is registered, and says what moved.
+func (s *server) await(ctx context.Context, w *waiter, before map[string]core.State, p ipc.NamesParams, verb string) ([]ipc.Moved, error) {
 	timedOut := false
 	if !p.NoWait {
 		wait := defaultWait
@@ -181,11 +207,11 @@ func (s *server) wish(ctx context.Context, op core.Op, p ipc.NamesParams) ([]ipc
 	}
 	var moved []ipc.Moved
 	var failure *ipc.Error
-	err = s.in(context.WithoutCancel(ctx), func() {
+	err := s.in(context.WithoutCancel(ctx), func() {
 		delete(s.waiters, w)
 		moved = s.summary(w, before)
 		if !p.NoWait {
-			failure = s.verdict(w, op, timedOut)
+			failure = s.verdict(w, verb, timedOut)
 		}
 	})
 	if failure != nil {
@@ -217,6 +243,9 @@ func (s *server) summary(w *waiter, before map[string]core.State) []ipc.Moved {
 	for i := range out {
 		v, _ := s.viewOf(out[i].Name)
 		out[i].Note, out[i].Pid = v.Note, v.Pid
+		if s.core.Spec(out[i].Name) == nil {
+			out[i].Note = "removed"
+		}
 	}
 	for _, n := range w.names {
 		if !slices.ContainsFunc(out, func(o ipc.Moved) bool { return o.Name == n }) {
@@ -228,11 +257,7 @@ func (s *server) summary(w *waiter, before map[string]core.State) []ipc.Moved {
 }
 
 // verdict is the error of a wish that was not fulfilled.
-func (s *server) verdict(w *waiter, op core.Op, timedOut bool) *ipc.Error {
-	verb := "start"
-	if op == core.OpStop {
-		verb = "stop"
-	}
+func (s *server) verdict(w *waiter, verb string, timedOut bool) *ipc.Error {
 	for _, n := range w.names {
 		v, _ := s.viewOf(n)
 		switch w.result[n] {
@@ -331,7 +356,7 @@ func (s *server) wait(ctx context.Context, p ipc.NamesParams) ([]ipc.Service, er
 	default:
 		return nil, ipc.Errorf(ipc.ErrInvalid, "cannot wait for %q: choose running, exited, healthy or inactive", p.For)
 	}
-	w := &waiter{judge: judge, result: map[string]outcome{}, done: make(chan struct{})}
+	w := newWaiter(judge)
 	var refused *ipc.Error
 	if err := s.in(ctx, func() {
 		if len(p.Names) == 0 {

@@ -181,6 +181,27 @@ func TestCyclesOfLargeGraphs(t *testing.T) {
 	}
 }
 
+func TestSharedLogFiles(t *testing.T) {
+	plan := Plan{Services: services("a:", "b:", "c:", "d:", "e:", "f:", "g:")}
+	for name, file := range map[string]string{
+		"a": "/var/log/one.log", "b": "/var/log//one.log", "c": "/var/log/two.log", "d": "/var/log/one.log.12",
+		"e": "/var/log/one.log12", "f": "/var/log/three.log.1",
+	} {
+		plan.Services[name].Logging.File = file
+	}
+	var got []string
+	for _, p := range plan.Check() {
+		got = append(got, p.File+": "+p.Message)
+	}
+	want := []string{
+		"b.toml: logging.file: /var/log/one.log is also the log file of a",
+		"d.toml: logging.file: /var/log/one.log.12 is what the log file of a is renamed to when it is rotated",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
+
 func TestCheckAndWarnings(t *testing.T) {
 	plan := Plan{Services: services("web: databse; web2", "database: db2", "db2: database", "web2:"), Proxies: map[string]*Proxy{
 		"p": {Name: "p", Service: "wbe", File: "p.toml"},

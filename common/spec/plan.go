@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 )
@@ -45,7 +46,8 @@ func duplicate(file, name, kind, first string) []Problem {
 	}}
 }
 
-// Check finds what is wrong only between files: cycles.
+// Check finds what is wrong only between files: cycles, and log files that two
+// services would write.
 func (p Plan) Check() []Problem {
 	var problems []Problem
 	for _, cycle := range Cycles(p.Services) {
@@ -54,6 +56,35 @@ func (p Plan) Check() []Problem {
 			Service: cycle[0],
 			Message: "dependency cycle: " + strings.Join(append(cycle, cycle[0]), " -> "),
 		})
+	}
+	return append(problems, p.sharedLogFiles()...)
+}
+
+func (p Plan) sharedLogFiles() (problems []Problem) {
+	owners := map[string]string{}
+	names := slices.Sorted(maps.Keys(p.Services))
+	for _, name := range names {
+		if file := p.Services[name].Logging.File; file != "" && owners[path.Clean(file)] == "" {
+			owners[path.Clean(file)] = name
+		}
+	}
+	for _, name := range names {
+		s := p.Services[name]
+		if s.Logging.File == "" {
+			continue
+		}
+		file := path.Clean(s.Logging.File)
+		message := ""
+		if owners[file] != name {
+			message = fmt.Sprintf("logging.file: %s is also the log file of %s", file, owners[file])
+		} else if base := strings.TrimRight(file, "0123456789"); base != file && strings.HasSuffix(base, ".") {
+			if other := owners[strings.TrimSuffix(base, ".")]; other != "" {
+				message = fmt.Sprintf("logging.file: %s is what the log file of %s is renamed to when it is rotated", file, other)
+			}
+		}
+		if message != "" {
+			problems = append(problems, Problem{File: s.File, Service: name, Message: message})
+		}
 	}
 	return problems
 }

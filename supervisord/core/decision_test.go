@@ -16,8 +16,8 @@ func TestDecisionOfAFailure(t *testing.T) {
 		event  Event
 		want   string
 	}{
-		{"restart", func(*spec.Service) {}, nil, Exited{End: End{Code: 3}}, "restarted in 1s (1st in a row)"},
-		{"max_restarts", func(s *spec.Service) { s.Lifecycle.MaxRestarts = 5 }, nil, Exited{End: End{Code: 3}}, "restarted in 1s (1st of 5 in a row)"},
+		{"restart", func(*spec.Service) {}, nil, Exited{End: End{Code: 3}}, "restarted in 940ms (1st in a row)"},
+		{"max_restarts", func(s *spec.Service) { s.Lifecycle.MaxRestarts = 5 }, nil, Exited{End: End{Code: 3}}, "restarted in 940ms (1st of 5 in a row)"},
 		{"never", func(s *spec.Service) { s.Lifecycle.Restart = spec.RestartNever }, nil, Exited{End: End{Code: 3}}, "not restarted: restart = never"},
 		{"ignore", func(s *spec.Service) { s.Status = spec.StatusIgnore }, nil, Exited{End: End{Signal: 11}}, "not restarted: status = ignore"},
 		{"no_restart_exit_codes", func(s *spec.Service) { s.Lifecycle.NoRestartExitCodes = []int{3} }, nil, Exited{End: End{Code: 3}}, "not restarted: 3 is one of no_restart_exit_codes"},
@@ -76,7 +76,7 @@ func TestDecisionWhenRestartsAreUsedUp(t *testing.T) {
 		now += Time(time.Minute)
 		actions = c.Step(now, Tick{})
 	}
-	want := []string{"restarted in 1s (1st of 2 in a row)", "restarted in 2s (2nd of 2 in a row)", "stays failed: max_restarts = 2 used up"}
+	want := []string{"restarted in 940ms (1st of 2 in a row)", "restarted in 2s (2nd of 2 in a row)", "stays failed: max_restarts = 2 used up"}
 	if len(got) != 3 || got[0] != want[0] || got[2] != want[2] {
 		t.Errorf("decisions are %q, want %q", got, want)
 	}

@@ -202,3 +202,12 @@ func (c *Core) Leader(id RunID) (int, bool) {
 
 // ShuttingDown says that zinit is about to end.
 func (c *Core) ShuttingDown() bool { return c.shutdown != nil }
+
+// Spec returns the configuration of a service, nil if there is none of that
+// name.
+func (c *Core) Spec(name string) *spec.Service {
+	if s := c.services[name]; s != nil {
+		return s.spec
+	}
+	return nil
+}

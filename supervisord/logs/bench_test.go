@@ -78,3 +78,63 @@ func BenchmarkCapture(b *testing.B) {
 		report(b, took)
 	})
 }
+
+// BenchmarkLogFile writes lines of 100 bytes of a fast service to a log file
+// that it waits for, and copies them there by a plain loop for comparison.
+func BenchmarkLogFile(b *testing.B) {
+	const total = 256 << 20
+	flood := func(b *testing.B, w *os.File) {
+		cmd := helper(b, fmt.Sprintf("flood %d 4000", total), w)
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		w.Close()
+		b.Cleanup(func() { cmd.Wait() })
+	}
+	report := func(b *testing.B) {
+		b.ReportMetric(float64(total)*float64(b.N)/1e6/b.Elapsed().Seconds(), "MB/s")
+		b.ReportMetric(0, "ns/op")
+	}
+	b.Run("copy", func(b *testing.B) {
+		for range b.N {
+			r, w := pipePair(b)
+			file, err := os.Create(filepath.Join(b.TempDir(), "log"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			flood(b, w)
+			buf := make([]byte, 64<<10)
+			for {
+				n, err := unix.Read(r, buf)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if n == 0 {
+					break
+				}
+				if _, err := file.Write(buf[:n]); err != nil {
+					b.Fatal(err)
+				}
+			}
+			file.Close()
+			unix.Close(r)
+		}
+		report(b)
+	})
+	b.Run("logfile", func(b *testing.B) {
+		for i := range b.N {
+			dir, err := os.MkdirTemp("/dev/shm", "zinit-logs")
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { os.RemoveAll(dir) })
+			f := open(b, Options{Dir: dir})
+			f.setFile("web", FileOptions{Path: filepath.Join(b.TempDir(), "log"), MaxSize: 10 << 20, MaxFiles: 5, Block: true})
+			flood(b, f.add("web", uint64(i), Stdout))
+			<-f.eof
+			f.Flush(time.Minute)
+			f.Close()
+		}
+		report(b)
+	})
+}

@@ -96,9 +96,17 @@ type logFile struct {
 // where it, or an earlier process, has stopped, also in another file; without
 // either it begins with what comes next. At the start it has to be called
 // before Configure and Add, which may let go of what is not yet written. Where
-// o.Path is empty, what is stored is written before, as Remove does.
+// o.Path is empty, what is stored is written before, as Remove does. A service
+// whose file is given to another one writes no more until it gets a new one.
 func (c *Capture) SetFile(service string, o FileOptions) error {
 	if o.Path == "" {
+		c.mu.Lock()
+		s := c.services[service]
+		none := s == nil || s.file == nil
+		c.mu.Unlock()
+		if none {
+			return nil
+		}
 		c.flush(time.After(flushOnEnd), service)
 	}
 	var err error
@@ -112,8 +120,8 @@ func (c *Capture) SetFile(service string, o FileOptions) error {
 		}
 		for _, other := range c.services {
 			if other.file != nil && other.name != service && other.file.options.Path == o.Path {
-				err = fmt.Errorf("cannot write the log of %s to %s: that of %s is written there", service, o.Path, other.name)
-				return
+				c.log.Warn("the log file is no longer that of another service", "service", service, "file", o.Path, "other", other.name)
+				c.setOptions(other, FileOptions{})
 			}
 		}
 		err = c.setFile(c.service(service), o)
@@ -138,6 +146,12 @@ func (c *Capture) setFile(s *service, o FileOptions) error {
 		s.file = w
 		c.mu.Unlock()
 	}
+	c.setOptions(s, o)
+	return nil
+}
+
+func (c *Capture) setOptions(s *service, o FileOptions) {
+	w := s.file
 	if w.options.Block {
 		c.blocking--
 	}
@@ -151,7 +165,6 @@ func (c *Capture) setFile(s *service, o FileOptions) error {
 	w.start()
 	c.mu.Unlock()
 	c.mayGoOn(s)
-	return nil
 }
 
 // endFile lets go of the log file of s, where it has one, whatever is not
@@ -336,7 +349,7 @@ func (w *logFile) rounds() error {
 		if ended {
 			return nil
 		}
-		if !more {
+		if !more || o.Path == "" {
 			return w.settle()
 		}
 		if o.Path != w.path {

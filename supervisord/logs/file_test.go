@@ -284,7 +284,7 @@ func TestRotationKeepsSoMany(t *testing.T) {
 	rotate(1, 1)
 	expect("web.log=6", "web.log.1=5")
 	rotate(0, 1)
-	expect("web.log=7", "web.log.1=5")
+	expect("web.log=7")
 	rotate(2, 2)
 	expect("web.log=9", "web.log.1=8", "web.log.2=7")
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o604 {
@@ -444,10 +444,34 @@ func TestLogFileIsNoRegularFile(t *testing.T) {
 	if names, _ := files(t, dir); len(names) != 2 {
 		t.Errorf("left: %q", names)
 	}
+}
+
+// Two services swap their files, one after the other: nothing is lost. Of two
+// with the same file one has it.
+func TestLogFileOfAnotherService(t *testing.T) {
 	f := open(t, Options{})
-	f.setFile("web", FileOptions{Path: dir + "/log"})
-	if err := f.SetFile("db", FileOptions{Path: dir + "/log"}); err == nil || !strings.Contains(err.Error(), "that of web is written there") {
-		t.Errorf("two services with the same file: %v", err)
+	one, two := filepath.Join(t.TempDir(), "one.log"), filepath.Join(t.TempDir(), "two.log")
+	pipes := map[string]*os.File{"a": f.add("a", 1, Stdout), "b": f.add("b", 2, Stdout)}
+	line := func(service, text string) {
+		f.write(pipes[service], text+"\n")
+		f.Drain(1)
+		f.Drain(2)
+		f.Flush(time.Minute)
+	}
+	f.setFile("a", FileOptions{Path: one, Block: true})
+	f.setFile("b", FileOptions{Path: two})
+	line("a", "a1")
+	line("b", "b1")
+	f.setFile("a", FileOptions{Path: two, Block: true})
+	line("a", "a2")
+	line("b", "b2")
+	f.setFile("b", FileOptions{Path: one})
+	line("b", "b3")
+	f.expectFile(one, "stdout F a1", "stdout F b2", "stdout F b3")
+	f.expectFile(two, "stdout F b1", "stdout F a2")
+	f.Close()
+	if log := f.log.String(); strings.Count(log, "\n") != 1 || !strings.Contains(log, "no longer that of another service") {
+		t.Errorf("logged: %s", log)
 	}
 }
 

@@ -40,7 +40,7 @@ func helperCaptureFile(args []string) {
 // The process is killed again and again while it writes and rotates the log
 // file as fast as it can, and every line is there once, in order.
 func TestLogFileWhenKilled(t *testing.T) {
-	const kills = 150
+	const kills = 110
 	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "web.log")
 	var reads, writes [2]*os.File
 	for i := range reads {
@@ -73,7 +73,7 @@ func TestLogFileWhenKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The moment is what is random here; nothing is waited for.
-		<-time.After(time.Duration(random.IntN(5000)) * time.Microsecond)
+		<-time.After(time.Duration(random.IntN(2000)) * time.Microsecond)
 		cmd.Process.Kill()
 		cmd.Wait()
 	}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/threefoldtech/zinit/common/spec"
+)
+
+// TestDocsAreUpToDate compares docs/cli.md and docs/services.md with the tables
+// of commands and of fields. What stands between two markers is generated, and
+// -update writes it anew; the rest is written by hand.
+func TestDocsAreUpToDate(t *testing.T) {
+	for file, generated := range map[string]map[string]string{
+		"../docs/cli.md":      {"commands": commandDocs(), "flags": flagDocs()},
+		"../docs/services.md": fieldDocs(),
+	} {
+		old, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(old)
+		for name, block := range generated {
+			begin, end := "<!-- "+name+" -->\n", "<!-- end of "+name+" -->\n"
+			before, rest, ok := strings.Cut(text, begin)
+			_, after, ok2 := strings.Cut(rest, end)
+			if !ok || !ok2 {
+				t.Errorf("%s has no place for %s: a line %q and one %q", file, name, begin, end)
+				continue
+			}
+			text = before + begin + block + end + after
+		}
+		switch {
+		case text == string(old):
+		case *update:
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		default:
+			t.Errorf("%s is stale: go test ./ctl -run Docs -update", file)
+		}
+	}
+}
+
+func commandDocs() string {
+	var b strings.Builder
+	for _, c := range commands() {
+		fmt.Fprintf(&b, "\n### %s\n\n```\n%s\n```\n\n", c.name, c.usage())
+		help, examples, _ := strings.Cut(c.help, "Examples:\n")
+		fmt.Fprintf(&b, "%s.\n", strings.ToUpper(c.summary[:1])+c.summary[1:])
+		// What is indented is laid out by hand.
+		for _, paragraph := range strings.Split(strings.TrimSpace(help), "\n\n") {
+			switch {
+			case paragraph == "":
+			case strings.HasPrefix(paragraph, "  "):
+				fmt.Fprintf(&b, "\n```\n%s\n```\n", paragraph)
+			default:
+				fmt.Fprintf(&b, "\n%s\n", asMarkdown(paragraph))
+			}
+		}
+		own := newFlagSet()
+		c.setup(own)
+		if own.HasFlags() {
+			var flags strings.Builder
+			flagUsages(&flags, own)
+			fmt.Fprintf(&b, "\n```\n%s```\n", flags.String())
+		}
+		fmt.Fprintf(&b, "\n```sh\n%s\n```\n", strings.ReplaceAll(strings.TrimSpace(examples), "\n  ", "\n"))
+	}
+	return b.String() + "\n"
+}
+
+func flagDocs() string {
+	var flags strings.Builder
+	globalUsages(&flags)
+	return "\n```\n" + flags.String() + "```\n\n"
+}
+
+// asMarkdown keeps what would be markup as it is.
+func asMarkdown(text string) string {
+	return strings.NewReplacer("*", `\*`, "_", `\_`, "<", `\<`).Replace(text)
+}
+
+// fieldDocs has a block for each table of a file.
+func fieldDocs() map[string]string {
+	blocks := map[string]string{}
+	for _, f := range spec.Fields() {
+		if blocks[f.Table] == "" {
+			blocks[f.Table] = "\n| key | value | default | |\n|---|---|---|---|\n"
+		}
+		value, standard := f.Type.String(), "–"
+		if f.Type == spec.TypeEnum {
+			value = "`" + strings.ReplaceAll(f.Values, " ", "`, `") + "`"
+		}
+		if f.Default != "" {
+			standard = "`" + f.Default + "`"
+		}
+		blocks[f.Table] += fmt.Sprintf("| `%s` | %s | %s | %s |\n", f.Key, inTable(value), inTable(standard), inTable(f.Doc))
+	}
+	for table := range blocks {
+		blocks[table] += "\n"
+	}
+	return blocks
+}
+
+// inTable keeps text in its cell.
+func inTable(text string) string {
+	text = strings.ReplaceAll(text, "|", `\|`)
+	if strings.Contains(text, "`") {
+		return text
+	}
+	return asMarkdown(text)
+}

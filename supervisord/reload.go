@@ -1,0 +1,324 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/threefoldtech/zinit/common/atomicfile"
+	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/supervisord/core"
+)
+
+// Changes of the configuration while services run. Files are read in the
+// goroutine of whoever asked for it; what was read is compared with what is in
+// effect, saved and handed to the core in the loop, as one step. An error
+// anywhere changes nothing.
+
+// plan is a configuration that may take effect, and what that means.
+type plan struct {
+	services map[string]*spec.Service
+	restart  map[string]bool
+	result   ipc.Reloaded
+}
+
+// compare makes a plan of a new configuration. What is equal to what is in
+// effect keeps its place in memory, by which the core knows that it is. It
+// runs in the loop.
+func (s *server) compare(services map[string]*spec.Service) plan {
+	p := plan{services: services, restart: map[string]bool{}}
+	p.result = ipc.Reloaded{Added: []string{}, Removed: []string{}, Changed: []ipc.Change{}, Errors: []ipc.Problem{}}
+	for _, n := range slices.Sorted(maps.Keys(services)) {
+		was, ok := s.services[n]
+		if !ok {
+			p.result.Added = append(p.result.Added, n)
+			continue
+		}
+		fields := was.Diff(services[n])
+		if len(fields) == 0 && was.File == services[n].File {
+			services[n] = was
+			continue
+		}
+		p.restart[n] = slices.ContainsFunc(fields, needsRestart)
+		v, _ := s.core.View(s.now(), n)
+		if len(fields) > 0 {
+			p.result.Changed = append(p.result.Changed, ipc.Change{Name: n, Fields: fields, Restart: p.restart[n] && v.Pid != 0})
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(s.services)) {
+		if services[n] == nil {
+			p.result.Removed = append(p.result.Removed, n)
+		}
+	}
+	return p
+}
+
+// needsRestart says of a field whether a process has to be replaced for it;
+// all others take effect as they are.
+func needsRestart(field string) bool {
+	switch field {
+	case "service.exec", "service.dir", "service.oneshot", "service.env", "service.env_file", "service.console",
+		"service.user", "service.group", "service.umask", "service.kind",
+		"lifecycle.ready", "lifecycle.ready_fd", "lifecycle.watchdog_ms":
+		return true
+	}
+	return strings.HasPrefix(field, "limits.")
+}
+
+// apply puts a plan into effect. It runs in the loop.
+func (s *server) apply(p plan) {
+	for n, sp := range p.services {
+		if s.services[n] != sp {
+			s.store.put(recordSpec, sp)
+			s.configureLogs(sp)
+		}
+	}
+	s.store.put(recordErrors, s.problems)
+	s.services = p.services
+	s.step(core.Load{Services: p.services, Restart: p.restart})
+	s.moved = true
+}
+
+// configured is what the directory holds, and what was added at run time.
+func (s *server) configured(ctx context.Context) (services map[string]*spec.Service, problems []ipc.Problem, err error) {
+	read, bad, err := spec.LoadDir(s.opts.configDir)
+	if err != nil {
+		return nil, nil, ipc.Errorf(ipc.ErrInvalid, "%v", err)
+	}
+	for _, p := range append(bad, read.Check()...) {
+		problems = append(problems, problemOf(p))
+	}
+	services = read.Services
+	err = s.in(ctx, func() {
+		for n, sp := range s.services {
+			if services[n] == nil && sp.File == "" {
+				services[n] = sp
+			}
+		}
+	})
+	return services, problems, err
+}
+
+func problemOf(p spec.Problem) ipc.Problem {
+	return ipc.Problem{File: p.File, Line: p.Line, Column: p.Column, Message: p.Message}
+}
+
+// reload reads the directory again.
+func (s *server) reload(ctx context.Context, dryRun bool) (ipc.Reloaded, error) {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	services, problems, err := s.configured(ctx)
+	if err != nil {
+		return ipc.Reloaded{}, err
+	}
+	if len(problems) > 0 {
+		e := ipc.Errorf(ipc.ErrInvalid, "the configuration has errors: nothing was changed")
+		e.Problems = problems
+		return ipc.Reloaded{}, e
+	}
+	var p plan
+	var refused error
+	err = s.in(ctx, func() {
+		if s.core.ShuttingDown() {
+			refused = ipc.Errorf(ipc.ErrShuttingDown, "zinit is shutting down")
+			return
+		}
+		p = s.compare(services)
+		if !dryRun {
+			s.problems = nil
+			s.apply(p)
+		}
+	})
+	return p.result, errors.Join(refused, err)
+}
+
+// change adds a service, or puts it in place of another of that name, and has
+// a waiter see what comes of it. It refuses what would not pass a reload.
+func (s *server) change(ctx context.Context, sp *spec.Service, w *waiter, before map[string]core.State) (ipc.Reloaded, error) {
+	var p plan
+	var refused error
+	err := s.in(ctx, func() {
+		if s.core.ShuttingDown() {
+			refused = ipc.Errorf(ipc.ErrShuttingDown, "zinit is shutting down")
+			return
+		}
+		services := maps.Clone(s.services)
+		services[sp.Name] = sp
+		for _, cycle := range spec.Cycles(services) {
+			if slices.Contains(cycle, sp.Name) {
+				refused = ipc.Errorf(ipc.ErrInvalid, "%s would be part of a dependency cycle: %s", sp.Name, strings.Join(append(cycle, cycle[0]), " -> "))
+				return
+			}
+		}
+		p = s.compare(services)
+		s.problems = slices.DeleteFunc(s.problems, func(bad spec.Problem) bool { return bad.Service == sp.Name })
+		v, _ := s.core.View(s.now(), sp.Name)
+		before[sp.Name] = v.State
+		s.waiters[w] = true
+		s.apply(p)
+	})
+	return p.result, errors.Join(refused, err)
+}
+
+// parseOne reads the service of a request.
+func parseOne(p ipc.ConfigParams) (*spec.Service, error) {
+	sp, proxy, problems := spec.Parse(cmp.Or(p.Name, "unnamed")+".toml", []byte(p.Config))
+	switch {
+	case len(problems) > 0:
+		e := ipc.Errorf(ipc.ErrInvalid, "the service has errors: nothing was changed")
+		for _, bad := range problems {
+			e.Problems = append(e.Problems, problemOf(bad))
+		}
+		return nil, e
+	case proxy != nil:
+		return nil, ipc.Errorf(ipc.ErrInvalid, "this describes a proxy, not a service")
+	case p.Name == "" && sp.Name == "unnamed":
+		return nil, ipc.Errorf(ipc.ErrInvalid, "the service has no name: set name in its main table")
+	}
+	sp.File = ""
+	return sp, nil
+}
+
+// add is service.add: a service that there was not.
+func (s *server) add(ctx context.Context, p ipc.ConfigParams) ([]ipc.Moved, error) {
+	sp, err := parseOne(p)
+	if err != nil {
+		return nil, err
+	}
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	var refused error
+	if err := s.in(ctx, func() {
+		if s.core.Spec(sp.Name) != nil {
+			e := ipc.Errorf(ipc.ErrConflict, "there is a service %s already: change it with set", sp.Name)
+			e.Service = sp.Name
+			refused = e
+		}
+	}); err != nil || refused != nil {
+		return nil, errors.Join(refused, err)
+	}
+	if p.Persist {
+		sp.File = filepath.Join(s.opts.configDir, sp.Name+".toml")
+		if _, err := os.Lstat(sp.File); err == nil {
+			return nil, ipc.Errorf(ipc.ErrConflict, "there is a file %s already, which is not in effect: reload, or remove it", sp.File)
+		}
+	}
+	return s.put(ctx, sp, p)
+}
+
+// set is service.set: make or replace, always in a file.
+func (s *server) set(ctx context.Context, p ipc.ConfigParams) ([]ipc.Moved, error) {
+	sp, err := parseOne(p)
+	if err != nil {
+		return nil, err
+	}
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	sp.File = filepath.Join(s.opts.configDir, sp.Name+".toml")
+	if err := s.in(ctx, func() {
+		if was := s.services[sp.Name]; was != nil && was.File != "" {
+			sp.File = was.File
+		}
+	}); err != nil {
+		return nil, err
+	}
+	p.Persist = true
+	return s.put(ctx, sp, p)
+}
+
+// put writes the file, if there is to be one, and takes the service over.
+func (s *server) put(ctx context.Context, sp *spec.Service, p ipc.ConfigParams) ([]ipc.Moved, error) {
+	w := newWaiter(started, sp.Name)
+	before := map[string]core.State{}
+	if p.Persist {
+		if err := atomicfile.Write(sp.File, []byte(p.Config), 0o644); err != nil {
+			return nil, ipc.Errorf(ipc.ErrFailed, "%v", err)
+		}
+	}
+	result, err := s.change(ctx, sp, w, before)
+	if err != nil {
+		return nil, err
+	}
+	wants := sp.Status == spec.StatusStart
+	for _, c := range result.Changed {
+		wants = c.Restart
+	}
+	if len(result.Added) == 0 && len(result.Changed) == 0 {
+		wants = false
+	}
+	return s.await(ctx, w, before, ipc.NamesParams{NoWait: p.NoWait || !wants, TimeoutMS: p.TimeoutMS}, "start")
+}
+
+// remove is service.remove: the service, and its file.
+func (s *server) remove(ctx context.Context, names []string, p ipc.NamesParams) ([]ipc.Moved, error) {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	w := newWaiter(removed, names...)
+	before := map[string]core.State{}
+	var refused *ipc.Error
+	var files []string
+	if err := s.in(ctx, func() {
+		if _, refused = s.known(names); refused != nil {
+			return
+		}
+		for _, n := range names {
+			if n == mainService && len(s.keeper.hello.Main) > 0 {
+				refused = ipc.Errorf(ipc.ErrInvalid, "main is the command that this container runs: it cannot be removed")
+			}
+			v, _ := s.core.View(s.now(), n)
+			before[n] = v.State
+			if v.Spec.File != "" {
+				files = append(files, v.Spec.File)
+			}
+		}
+		if refused == nil {
+			s.waiters[w] = true
+		}
+	}); err != nil || refused != nil {
+		return nil, cmpError(refused, err)
+	}
+	for _, f := range files {
+		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, ipc.Errorf(ipc.ErrFailed, "cannot remove %v: nothing was changed", err)
+		}
+	}
+	err := s.in(context.WithoutCancel(ctx), func() {
+		services := maps.Clone(s.services)
+		for _, n := range names {
+			delete(services, n)
+		}
+		s.apply(s.compare(services))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.await(ctx, w, before, p, "remove")
+}
+
+// hangup reloads because of a signal, where nobody waits for an answer.
+func (s *server) hangup() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	result, err := s.reload(ctx, false)
+	var e *ipc.Error
+	switch {
+	case errors.As(err, &e):
+		s.log.Error("not reloaded: " + e.Message)
+		for _, p := range e.Problems {
+			s.log.Error(fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message))
+		}
+	case err != nil:
+		s.log.Error("not reloaded", "error", err)
+	default:
+		s.log.Info("reloaded", "added", len(result.Added), "removed", len(result.Removed), "changed", len(result.Changed))
+	}
+}
