@@ -292,7 +292,7 @@ func (a *app) explain(err error) (kind ipc.ErrorKind, message, hint string, code
 			message += fmt.Sprintf("; did you mean %s?", refused.Nearest)
 		}
 		for _, p := range refused.Problems {
-			message += "; " + problem(p)
+			message += "\n" + problem(p)
 		}
 		return refused.Kind, message, "", refusalCode(refused)
 	case errors.As(err, &noSocket):

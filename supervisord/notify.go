@@ -184,9 +184,8 @@ func (s *notifySocket) peek() (saying, bool) {
 		}
 		if msg, ok := sdnotify.Parse(b[:c]); ok && c <= sdnotify.MaxSize && flags&unix.MSG_TRUNC == 0 {
 			say.msg = msg
-			return say, true
 		}
-		s.take()
+		return say, true // a bad one says nothing
 	}
 }
 
@@ -267,12 +266,8 @@ func (s *server) listenTo(sock *notifySocket) {
 			break
 		}
 		if leader, ok := s.core.Leader(sock.run); ok && say.belongs(leader, sock.owner()) {
-			s.step(core.Notify{
-				Run: sock.run, Status: say.msg.Status, Alive: say.msg.Watchdog, Trigger: say.msg.Trigger,
-				Extend: core.Time(say.msg.Extend), MainPid: say.msg.MainPid,
-			})
-			if say.msg.Ready {
-				s.step(core.Ready{Run: sock.run})
+			for _, ev := range say.events() {
+				s.step(ev)
 			}
 			s.save()
 		} else if ok {
@@ -286,6 +281,57 @@ func (s *server) listenTo(sock *notifySocket) {
 		return
 	}
 	s.notify.arm(sock, unix.EPOLL_CTL_MOD)
+}
+
+// unheard is what services have said while there was no supervisor. It is
+// peeked at, all of it, so that it counts before a deadline is judged, and
+// consumed when it is saved. leaders are the main processes by run.
+func (n *notifier) unheard(leaders map[core.RunID]int) (events []core.Event, consume func()) {
+	counts := map[*notifySocket]int{}
+	for _, sock := range n.sockets {
+		if sock.sock {
+			// Each peek goes on behind the one before (socket(7)).
+			unix.SetsockoptInt(sock.fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0)
+		}
+		for range heard {
+			say, ok := sock.peek()
+			if !ok {
+				break
+			}
+			counts[sock]++
+			if leader := leaders[sock.run]; leader != 0 && say.belongs(leader, sock.owner()) {
+				events = append(events, say.events()...)
+			}
+			if !sock.sock {
+				break // a pipe says one thing
+			}
+		}
+		if sock.sock {
+			unix.SetsockoptInt(sock.fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, -1)
+		}
+	}
+	return events, func() {
+		for sock, n := range counts {
+			for range n {
+				sock.take()
+			}
+		}
+	}
+}
+
+// events are what the core learns from a saying.
+func (say saying) events() []core.Event {
+	n := core.Notify{
+		Run: say.socket.run, Status: say.msg.Status, Alive: say.msg.Watchdog, Trigger: say.msg.Trigger,
+		Extend: core.Time(say.msg.Extend),
+	}
+	if pid := say.msg.MainPid; pid != 0 {
+		n.MainPid, n.MainStart = pid, startTime(pid)
+	}
+	if say.msg.Ready {
+		return []core.Event{n, core.Ready{Run: say.socket.run}}
+	}
+	return []core.Event{n}
 }
 
 // listenToAll hears what everybody has said by now, before a deadline is

@@ -162,10 +162,19 @@ func (s *server) recoverOrBoot() error {
 			s.log.Error("cannot read the saved events: they begin again", "error", err)
 		}
 		s.adopt()
-		s.core, s.pending = core.Recover(s.now(), s.services, o, old.Global, old.records(), s.facts())
+		facts := s.facts()
+		unheard, consume := s.notify.unheard(leaders(facts))
+		s.core, s.pending = core.Recover(s.now(), s.services, o, old.Global, old.records(), facts, unheard...)
 		s.log.Info("took over", "services", len(s.services), "runs", len(s.keeper.runs),
 			"restarts", s.keeper.hello.Restarts, "down", time.Duration(s.keeper.hello.Down).Round(time.Microsecond), "last", s.keeper.hello.LastEnd)
-		return s.saveAll(s.newEvents())
+		for n, r := range old.Records {
+			if r.Removed {
+				delete(s.services, n) // the core still ends it
+			}
+		}
+		err := s.saveAll(s.newEvents())
+		consume()
+		return err
 	}
 	if old != nil && old.Header.Boot == mine.Boot {
 		s.endOrphans(old)
@@ -274,6 +283,17 @@ func (s *server) facts() []core.Fact {
 		facts = append(facts, f)
 	}
 	return facts
+}
+
+// leaders are the main processes of runs that have not ended.
+func leaders(facts []core.Fact) map[core.RunID]int {
+	out := map[core.RunID]int{}
+	for _, f := range facts {
+		if f.End == nil {
+			out[f.Run] = f.Pid
+		}
+	}
+	return out
 }
 
 func endOf(m ipc.Exited) core.End {

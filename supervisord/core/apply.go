@@ -18,7 +18,7 @@ func (c *Core) apply(ev Event) {
 		c.boot()
 	case Wish:
 		for _, n := range ev.Names {
-			if s := c.services[n]; s != nil && c.shutdown == nil {
+			if s := c.services[n]; s != nil && !s.Removed && c.shutdown == nil {
 				c.wish(s, ev.Op)
 			}
 		}
@@ -113,7 +113,7 @@ func (c *Core) wishUp(todo []*service) {
 		for _, list := range [][]string{todo[0].spec.Requires, todo[0].spec.Wants} {
 			for _, n := range list {
 				d := c.services[n]
-				if d == nil || seen[n] || d.spec.Status == spec.StatusIgnore {
+				if d == nil || seen[n] || d.Removed || d.spec.Status == spec.StatusIgnore {
 					continue
 				}
 				seen[n] = true
@@ -370,7 +370,7 @@ func (c *Core) onNotify(s *service, r *Run, ev Notify) {
 		s.StatusText = *ev.Status
 	}
 	if ev.MainPid != 0 && r.Pid != 0 && !r.Exited {
-		r.Pid = ev.MainPid
+		r.Pid, r.StartTime = ev.MainPid, ev.MainStart
 		c.do(SetMain{Run: r.ID, Pid: ev.MainPid})
 	}
 	watchdog := Time(s.spec.Lifecycle.Watchdog)

@@ -61,8 +61,8 @@ type Core struct {
 	deadline deadlines
 	lastRun  RunID
 	shutdown *Shutdown
-	// removing says that some services are Removed.
-	removing bool
+	// removing names the services that are Removed.
+	removing map[string]bool
 
 	now     Time
 	actions []Action
@@ -84,7 +84,7 @@ func (c *Core) finish() []Action {
 	for {
 		c.expire()
 		c.settle()
-		if c.removing && c.sweep() {
+		if c.sweep() {
 			continue
 		}
 		if t, ok := c.NextWake(); !ok || t > c.now {
@@ -114,6 +114,7 @@ func New(services map[string]*spec.Service, o Options) *Core {
 		touched:  map[string]bool{},
 		runs:     map[RunID]*service{},
 		strays:   map[RunID]bool{},
+		removing: map[string]bool{},
 		dirty:    map[string]bool{},
 
 		dirtyGlobal: true,

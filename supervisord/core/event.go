@@ -87,6 +87,8 @@ type Notify struct {
 	Extend Time
 	// MainPid is MAINPID=, 0 where it said nothing. It counts after Spawned.
 	MainPid int
+	// MainStart is the start time of that process, in clock ticks since boot.
+	MainStart uint64
 }
 
 // Stop ends zinit: all services are stopped in reverse order.

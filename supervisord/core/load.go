@@ -1,65 +1,87 @@
 package core
 
 import (
+	"slices"
+	"time"
+
 	"github.com/threefoldtech/zinit/common/spec"
 )
 
-// Load replaces the configuration. Services that are the same pointer as
-// before are not looked at.
+// Load replaces the configuration. It has no cycles, or none that the present
+// one has not. During a shutdown it changes nothing.
+//
+// The caller saves the new specifications together with the Changes of the
+// step, and before their Removed: that of a removed service is needed until it
+// is named there.
 type Load struct {
-	// Services is all that is configured now.
+	// Services is all that is configured now. One that is the same pointer as
+	// before has not changed.
 	Services map[string]*spec.Service
 	// Restart names the changed services whose process has to be replaced for
-	// the change to take effect.
+	// the change to take effect. A change of kind, oneshot or ready always does.
 	Restart map[string]bool
 }
 
 func (Load) event() {}
 
-// load takes over a configuration: what is new and to be started is wished
-// for, what is gone is stopped and then forgotten, what has changed in place
-// goes on, and a wish changes only where the configured status does.
+// load takes over a configuration. What is new and to be started is wished
+// for, what is gone is stopped and then forgotten, and what has changed goes
+// on in place, or is restarted. A wish changes only where the configured
+// status does; but what failed for good may be mended by a change and is tried
+// again.
 func (c *Core) load(ev Load) {
 	if c.shutdown != nil {
 		return
 	}
-	var up, down, again []*service
+	var up, down, again, retry []*service
+	var wanted []string // what those that are up have not required or wanted before
 	for _, n := range c.Names() {
 		s, sp := c.services[n], ev.Services[n]
-		switch {
-		case sp == nil:
-			if !s.Removed {
-				s.Removed, c.removing = true, true
-				down = append(down, s)
-			}
-			continue
-		case sp == s.spec && !s.Removed:
+		if s.broken != nil {
+			retry = append(retry, s)
+		}
+		if sp == nil && !s.Removed {
+			s.Removed, c.removing[n] = true, true
+			down = append(down, s)
+		}
+		if sp == nil || sp == s.spec && !s.Removed {
 			continue
 		}
-		was := s.spec
-		s.spec = sp
-		switch {
-		case s.Removed || was.Status != sp.Status:
-			s.Removed = false
-			switch sp.Status {
-			case spec.StatusStart:
+		was, back := s.spec, s.Removed
+		s.spec, s.Removed = sp, false
+		delete(c.removing, n)
+		c.save(s)
+		c.retime(s, was)
+		if back || sp.Status != was.Status {
+			switch {
+			case sp.Status == spec.StatusStart && !s.Up:
 				up = append(up, s)
-			case spec.StatusStop:
+			case sp.Status == spec.StatusStop && s.Up:
 				down = append(down, s)
-			case spec.StatusIgnore:
+			case sp.Status == spec.StatusIgnore && s.waiting():
+				c.setDeadline(s, 0)
 			}
-		case s.Up && s.State == StateFailed && !s.comingBack():
-			up = append(up, s) // what was wrong with it may be mended
 		}
-		if ev.Restart[n] && s.State.active() {
+		replaced := ev.Restart[n] || sp.Kind != was.Kind || sp.Oneshot != was.Oneshot || sp.Lifecycle.Ready != was.Lifecycle.Ready
+		undone := s.Done && !sp.Oneshot
+		s.Done = s.Done && !undone
+		switch {
+		case replaced && s.State.active():
 			again = append(again, s)
+		case replaced && s.waiting(), undone, s.State == StateFailed && !s.comingBack():
+			retry = append(retry, s)
 		}
-		c.touch(s)
+		for _, lists := range [][2][]string{{sp.Requires, was.Requires}, {sp.Wants, was.Wants}} {
+			for _, d := range lists[0] {
+				if s.Up && !slices.Contains(lists[1], d) {
+					wanted = append(wanted, d)
+				}
+			}
+		}
 	}
 	for n, sp := range ev.Services {
 		if c.services[n] == nil {
 			s := c.add(n, sp)
-			c.touched[n] = true
 			if sp.Status == spec.StatusStart {
 				up = append(up, s)
 			}
@@ -74,19 +96,51 @@ func (c *Core) load(ev Load) {
 			c.halt(s, HaltRestart, "")
 		}
 	}
+	for _, s := range retry {
+		if s.Up && s.broken == nil && s.spec.Status != spec.StatusIgnore {
+			c.startByHand(s)
+		}
+	}
+	for _, n := range wanted {
+		// One that is started at boot and not up was stopped by hand.
+		if d := c.services[n]; d != nil && !d.Up && !d.Removed && d.spec.Status == spec.StatusStop {
+			up = append(up, d)
+		}
+	}
 	c.wishUp(up)
 }
 
-// relink computes the graph anew, and who is engaged in it.
+// retime gives a timeout that runs the length that it has now.
+func (c *Core) retime(s *service, was *spec.Service) {
+	timeout := func(l spec.Lifecycle) time.Duration {
+		switch {
+		case s.State == StateStarting:
+			return l.StartTimeout
+		case s.State == StateRunning:
+			return l.Watchdog
+		case s.State == StateStopping, s.Cleaning:
+			return l.StopTimeout
+		}
+		return 0
+	}
+	from, to := Time(timeout(was.Lifecycle)), Time(timeout(s.spec.Lifecycle))
+	switch {
+	case from == to:
+	case s.Deadline > 0 && (to > 0 || s.State == StateStopping || s.Cleaning):
+		c.setDeadline(s, max(s.Deadline-from+to, 1))
+	case s.Deadline > 0:
+		c.setDeadline(s, 0)
+	case s.State == StateStarting:
+		c.setDeadline(s, max(s.Since+to, 1))
+	}
+}
+
+// relink computes the graph anew, and has settle look at everybody: what it
+// requires, or who requires it, may be another now.
 func (c *Core) relink() {
 	c.link()
-	for _, s := range c.services {
-		s.users, s.followers, s.counted = 0, 0, false
-	}
-	for _, s := range c.services {
-		c.count(s)
-		// What it requires, or who requires it, may be another now.
-		c.touched[s.Name] = true
+	for n := range c.services {
+		c.touched[n] = true
 	}
 }
 
@@ -94,17 +148,16 @@ func (c *Core) relink() {
 // were any.
 func (c *Core) sweep() bool {
 	gone := false
-	c.removing = false
-	for _, n := range c.Names() {
-		s := c.services[n]
-		c.removing = c.removing || s.Removed
-		if s.Removed && !s.engaged() && len(s.Runs) == 0 {
-			c.setDeadline(s, 0)
-			c.dirty[n] = true
-			delete(c.services, n)
-			c.do(Changed{Service: n, From: s.State, To: StateInactive, Removed: true})
-			gone = true
+	for _, s := range c.sorted(c.removing) {
+		if s.engaged() || len(s.Runs) > 0 {
+			continue
 		}
+		c.setDeadline(s, 0)
+		c.save(s)
+		delete(c.services, s.Name)
+		delete(c.removing, s.Name)
+		c.do(Changed{Service: s.Name, From: s.State, To: StateInactive, Removed: true})
+		gone = true
 	}
 	if gone {
 		c.relink()

@@ -54,7 +54,9 @@ func Recover(now Time, services map[string]*spec.Service, o Options, g Global, r
 			c.runs[run.ID] = s
 		}
 		c.touched[r.Name] = true
-		c.removing = c.removing || r.Removed
+		if r.Removed {
+			c.removing[r.Name] = true
+		}
 	}
 	known := make(map[RunID]Fact, len(facts))
 	for _, f := range facts {

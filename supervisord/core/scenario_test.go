@@ -3,6 +3,7 @@ package core
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +29,10 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 //	emptied NAME[/ROLE]
 //	ready NAME…                  what the service says
 //	notify NAME KEY=VALUE…       status= alive trigger extend= main=
+//	load CHANGE; CHANGE…         a reload. Each change is one of
+//	                             NAME KEY=VALUE…          added, or changed in place
+//	                             restart NAME KEY=VALUE…  changed, needs another process
+//	                             remove NAME
 //	advance DURATION             time passes
 //	shutdown ACTION DURATION [CODE] | hurry
 //	crash                        the supervisor is killed while idle
@@ -37,7 +42,7 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 //	show                         all services, as list and why would
 type scenario struct {
 	t        *testing.T
-	services map[string]*spec.Service
+	services map[string]*spec.Service // what is configured
 	opts     Options
 	core     *Core
 	keeper   *keeper
@@ -134,6 +139,7 @@ func (sc *scenario) run(f []string) {
 		return
 	case "boot":
 		sc.core = New(sc.services, sc.opts)
+		sc.disk.configure(sc.services)
 		sc.step(Boot{})
 	case "start":
 		sc.step(Wish{OpStart, rest})
@@ -208,6 +214,8 @@ func (sc *scenario) run(f []string) {
 			}
 		}
 		sc.step(ev)
+	case "load":
+		sc.step(sc.load(strings.Join(rest, " ")))
 	case "advance":
 		sc.advance(Time(span(sc.t, rest[0])))
 	case "shutdown":
@@ -230,6 +238,26 @@ func (sc *scenario) run(f []string) {
 	}
 }
 
+// load changes what is configured.
+func (sc *scenario) load(changes string) Load {
+	sc.services = maps.Clone(sc.services)
+	ev := Load{Services: sc.services, Restart: map[string]bool{}}
+	for _, change := range strings.Split(changes, ";") {
+		f := strings.Fields(change)
+		if f[0] == "remove" {
+			delete(sc.services, f[1])
+			continue
+		}
+		restart := f[0] == "restart"
+		if restart {
+			f = f[1:]
+		}
+		ev.Restart[f[0]] = restart
+		sc.services[f[0]] = parseService(sc.t, f)
+	}
+	return ev
+}
+
 func (sc *scenario) live(name string) *process {
 	return sc.find(name, "running", func(p *process) bool { return p.pid != 0 && p.end == nil })
 }
@@ -247,6 +275,7 @@ func (sc *scenario) find(name, what string, ok func(*process) bool) *process {
 
 // step is the life of the supervisor: step, save, act.
 func (sc *scenario) step(ev Event) {
+	ending := sc.core.ShuttingDown()
 	actions := sc.core.Step(sc.now, ev)
 	crash := sc.crash
 	sc.crash = ""
@@ -254,6 +283,9 @@ func (sc *scenario) step(ev Event) {
 	if crash == "unsaved" {
 		sc.recover()
 		return
+	}
+	if l, ok := ev.(Load); ok && !ending {
+		sc.disk.configure(l.Services)
 	}
 	sc.disk.save(changes)
 	if d := sc.disk.differs(sc.core); d != "" {
@@ -276,7 +308,7 @@ func (sc *scenario) recover() {
 	sc.keeper.halt = nil // said again, if it was not heard
 	g, records := sc.disk.load()
 	var actions []Action
-	sc.core, actions = Recover(sc.now, sc.services, sc.opts, g, records, sc.keeper.facts())
+	sc.core, actions = Recover(sc.now, maps.Clone(sc.disk.specs), sc.opts, g, records, sc.keeper.facts())
 	sc.disk.save(sc.core.Changes())
 	sc.perform(actions)
 }

@@ -199,10 +199,8 @@ func (s *service) holds() bool {
 		return s.Done || s.comingBack()
 	case StateFailed:
 		return s.comingBack()
-	case StateBlocked: // on its way back, behind what its last run left, say
+	case StateInactive, StateBlocked: // on its way: behind what its last run left, or newly required
 		return s.Due && s.UnderWay
-	case StateInactive:
-		return false
 	}
 	return false
 }
@@ -268,7 +266,7 @@ func (c *Core) becomeRunning(s *service) {
 // one and is up, then by its signal. A target has no process and is down at
 // once.
 func (c *Core) becomeStopping(s *service) {
-	if s.spec.Kind == spec.KindTarget {
+	if s.State == StateRunning && len(s.Runs) == 0 {
 		c.becomeInactive(s)
 		return
 	}

@@ -96,10 +96,20 @@ func (k *keeper) facts() []Fact {
 }
 
 // store is the saved state as it stands in files: encoded, a record for each
-// service.
+// service, and its configuration.
 type store struct {
 	global  []byte
 	records map[string][]byte
+	specs   map[string]*spec.Service
+}
+
+// configure saves a configuration, before the changes of the step that takes it
+// over. What is removed stays until it is gone.
+func (st *store) configure(services map[string]*spec.Service) {
+	if st.specs == nil {
+		st.specs = map[string]*spec.Service{}
+	}
+	maps.Copy(st.specs, services)
 }
 
 func (st *store) save(c Changes) {
@@ -114,6 +124,7 @@ func (st *store) save(c Changes) {
 	}
 	for _, n := range c.Removed {
 		delete(st.records, n)
+		delete(st.specs, n)
 	}
 }
 
@@ -137,6 +148,12 @@ func (st *store) differs(c *Core) string {
 			decode(st.records[n], &saved)
 			return fmt.Sprintf("%s was saved as %+v and is %+v", n, saved, s.Record)
 		}
+		if s.spec != st.specs[n] {
+			return fmt.Sprintf("%s has another configuration than was saved", n)
+		}
+	}
+	if len(st.records) != len(c.services) || len(st.specs) != len(c.services) {
+		return fmt.Sprintf("%d records and %d configurations were saved of %d services", len(st.records), len(st.specs), len(c.services))
 	}
 	if string(encode(c.global())) != string(st.global) {
 		return "the global state was not saved"
@@ -185,6 +202,9 @@ func (k *keeper) trace(a Action) string {
 	case Forget:
 		return "forget " + run(a.Run)
 	case Changed:
+		if a.Removed {
+			return a.Service + " is no more"
+		}
 		s := fmt.Sprintf("%s: %v -> %v", a.Service, a.From, a.To)
 		if a.Reason != nil {
 			s += fmt.Sprintf(" (%s: %s)", a.Reason.Kind, a.Reason.Message)
