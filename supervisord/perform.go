@@ -94,6 +94,7 @@ type prepared struct {
 	err    error
 	code   int
 	config bool
+	taken  holder // of a port that the service needs
 }
 
 // prepare makes the order for pid1. What may block on a file system, reading
@@ -102,7 +103,7 @@ type prepared struct {
 // overtake the order.
 func (s *server) prepare(a core.Spawn) {
 	b := builder{action: a, base: s.environment(a.Service), runtimeDir: s.paths.RuntimeDir}
-	if len(a.Service.EnvFile) > 0 || a.Service.User != "" || a.Service.Group != "" || slices.ContainsFunc(a.Service.Env, isSecret) {
+	if len(a.Service.EnvFile) > 0 || len(a.Service.Ports) > 0 || a.Service.User != "" || a.Service.Group != "" || slices.ContainsFunc(a.Service.Env, isSecret) {
 		go func() { s.inbox <- b.build() }()
 		return
 	}
@@ -117,7 +118,7 @@ func (s *server) onPrepared(p prepared) {
 		p.err = s.notify.listen(p.run, p.order.Cred, s.keeper)
 	}
 	if p.err != nil {
-		ev := core.SpawnFailed{Run: p.run, Message: p.err.Error(), Code: p.code, Config: p.config}
+		ev := core.SpawnFailed{Run: p.run, Message: p.err.Error(), Code: p.code, Config: p.config, Port: p.taken.port, Pid: p.taken.pid, Command: p.taken.command}
 		s.events = append(s.events, ev)
 		return
 	}
@@ -153,6 +154,12 @@ func (b builder) build() prepared {
 	fail := func(err error, config bool) prepared {
 		p.err, p.code, p.config = err, 126, config
 		return p
+	}
+	if len(sp.Ports) > 0 && b.action.Role != core.RoleStop {
+		if h, taken := findHolder(sp.Ports); taken {
+			p.taken = h
+			return fail(errors.New(h.String()), false)
+		}
 	}
 	p.order = ipc.Spawn{Run: ipc.RunID(b.action.Run), Tag: sp.Name, Umask: sp.Umask}
 	env := newEnviron(b.base)

@@ -62,7 +62,10 @@ func reasonOf(r *core.Reason) *ipc.Reason {
 	if r == nil {
 		return nil
 	}
-	out := &ipc.Reason{Kind: string(r.Kind), Message: r.Message, Service: r.Service, Services: r.Services}
+	out := &ipc.Reason{
+		Kind: string(r.Kind), Message: r.Message, Service: r.Service, Services: r.Services,
+		Port: int(r.Port), Pid: r.Pid, Command: r.Command,
+	}
 	if e := r.End; e != nil {
 		if e.Signal != 0 {
 			out.Signal = spec.SignalName(e.Signal)

@@ -231,8 +231,11 @@ func (c *Core) onSpawned(s *service, r *Run, ev Spawned) {
 func (c *Core) onSpawnFailed(s *service, r *Run, ev SpawnFailed) {
 	c.gone(s, r)
 	why := &Reason{Kind: ReasonSpawn, Message: ev.Message, Code: ev.Code}
-	if ev.Config {
+	switch {
+	case ev.Config:
 		why.Kind = ReasonConfig
+	case ev.Port != 0:
+		why.Kind, why.Port, why.Pid, why.Command = ReasonPort, ev.Port, ev.Pid, ev.Command
 	}
 	if r.Role != RoleMain {
 		why.Message = r.Role.String() + ": " + why.Message

@@ -51,6 +51,11 @@ type SpawnFailed struct {
 	// Config says that it lies in the configuration, so that trying again
 	// would be of no use.
 	Config bool
+	// Port is the TCP port that somebody else has, if that is why; Pid and
+	// Command are that process, as far as it is known.
+	Port    uint16
+	Pid     int
+	Command string
 }
 
 // Exited says that the leader of a run has ended. With Left, processes of it

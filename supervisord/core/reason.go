@@ -37,6 +37,10 @@ type Reason struct {
 	// Service is the dependency, Services the members of the cycle.
 	Service  string   `msgpack:"service,omitempty"`
 	Services []string `msgpack:"services,omitempty"`
+	// Port, Pid and Command are who has the port, for port_in_use.
+	Port    uint16 `msgpack:"port,omitempty"`
+	Pid     int    `msgpack:"pid,omitempty"`
+	Command string `msgpack:"command,omitempty"`
 	// Code is what a shell would exit with, for spawn_error.
 	Code int `msgpack:"code,omitempty"`
 }
