@@ -345,12 +345,11 @@ func lookupUser(name, group string) (*ipc.Cred, *user.User, error) {
 	cred := &ipc.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
 	var account *user.User
 	if name != "" {
-		var err error
 		id, numeric := strconv.ParseUint(name, 10, 32)
 		if numeric == nil {
 			cred.UID = uint32(id)
-			account, err = user.LookupId(name)
-		} else if account, err = user.Lookup(name); err != nil {
+			account, _ = user.LookupId(name) // a number needs no entry
+		} else if account, _ = user.Lookup(name); account == nil {
 			return nil, nil, fmt.Errorf("cannot find user %s: there is no such name in /etc/passwd", name)
 		}
 		switch {

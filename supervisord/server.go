@@ -456,12 +456,12 @@ func (s *server) handle(m any) error {
 	case func():
 		m()
 	case haltNow:
+		os.Remove(s.paths.Socket) // or clients would take it for a place to ask
 		// Until pid1 has the order, the state has to say that all is over: a
 		// supervisor without one would start everything again.
 		s.keeper.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltAction(m.Action), Code: m.Code})
 		s.keeper.conn.Flush()
 		s.store.remove()
-		os.Remove(s.paths.Socket) // or clients would take it for a place to ask
 		return errHalted
 	}
 	return nil

@@ -36,7 +36,7 @@ func ParseLevel(name string) (slog.Level, error) {
 // New returns a logger of that level for the named program.
 func New(program string, level slog.Level) *slog.Logger {
 	tty := isTerminal(os.Stderr)
-	return slog.New(tint.NewHandler(os.Stderr, &tint.Options{
+	return slog.New(tint.NewTextHandler(os.Stderr, &tint.Options{
 		Level:      level,
 		TimeFormat: timeFormat(tty),
 		NoColor:    !tty || os.Getenv("NO_COLOR") != "",

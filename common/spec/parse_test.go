@@ -168,7 +168,7 @@ var fieldTests = []struct {
 		bad: `type = "htp"`, says: `5:8: health.type: must be "tcp", "http", "exec" or "unix", not "htp": did you mean "http"?`},
 	{field: "health.endpoint", with: `type = "http"`, good: `endpoint = "https://example.org/health?full"`,
 		value: func(s *Service) any { return s.Health.Endpoint }, want: "https://example.org/health?full",
-		bad: `endpoint = "localhost/health"`, says: `5:12: health.endpoint: must begin with http://, https:// or unix:`},
+		bad: `endpoint = "localhost/health"`, says: `5:12: health.endpoint: must begin with one of http://, https://, unix: and a path`},
 	{field: "health.command", with: `type = "exec"`, good: `command = "pg_isready -q"`,
 		value: func(s *Service) any { return s.Health.Command.String() }, want: "pg_isready -q",
 		bad: `command = ""`, says: `5:11: health.command: must not be empty`},

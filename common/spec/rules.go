@@ -105,7 +105,7 @@ func checkEndpoint(t HealthType, endpoint string) error {
 	if !ok {
 		port = ":443"
 		if rest, ok = strings.CutPrefix(endpoint, "https://"); !ok {
-			return errors.New("must begin with http://, https:// or unix:")
+			return errors.New("must begin with one of http://, https://, unix: and a path")
 		}
 	}
 	if strings.ContainsAny(endpoint, " \t\r\n") {

@@ -98,6 +98,9 @@ func (c *Core) load(ev Load) {
 	}
 	for _, s := range retry {
 		if s.Up && s.broken == nil && s.spec.Status != spec.StatusIgnore {
+			if s.Reason != nil && s.Reason.Kind == ReasonCycle {
+				s.Reason = nil // or others in the cycle would fail for its sake
+			}
 			c.startByHand(s)
 		}
 	}

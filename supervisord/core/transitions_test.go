@@ -128,6 +128,12 @@ var happenings = []struct {
 	{"shutdown", func(l *lab) Event { return Stop{Action: "exit", Within: 90e9} }},
 	{"db is stopped", func(l *lab) Event { return Wish{OpStop, []string{"db"}} }},
 	{"db fails for good", func(l *lab) Event { return Exited{Run: l.dbRun(), End: End{Code: 1}} }},
+	{"is removed", func(l *lab) Event { return l.without("web") }},
+	{"changes in place", func(l *lab) Event { return l.change(false, func(s *spec.Service) { s.Lifecycle.StabilityPeriod = 0 }) }},
+	{"changes, and is restarted", func(l *lab) Event { return l.change(true, func(s *spec.Service) { s.Dir = "/" }) }},
+	{"status becomes stop", func(l *lab) Event { return l.change(false, func(s *spec.Service) { s.Status = spec.StatusStop }) }},
+	{"status becomes ignore", func(l *lab) Event { return l.change(false, func(s *spec.Service) { s.Status = spec.StatusIgnore }) }},
+	{"db is removed", func(l *lab) Event { return l.without("db") }},
 	{"another run ends", func(l *lab) Event { return Exited{Run: 99} }},
 }
 
@@ -175,6 +181,29 @@ func (l *lab) run() RunID {
 	return 0
 }
 
+// configured is the present configuration.
+func (l *lab) configured() map[string]*spec.Service {
+	services := map[string]*spec.Service{}
+	for n, s := range l.c.services {
+		services[n] = s.spec
+	}
+	return services
+}
+
+func (l *lab) without(name string) Load {
+	ev := Load{Services: l.configured()}
+	delete(ev.Services, name)
+	return ev
+}
+
+func (l *lab) change(restart bool, how func(s *spec.Service)) Load {
+	ev := Load{Services: l.configured(), Restart: map[string]bool{"web": restart}}
+	web := *l.web.spec
+	how(&web)
+	ev.Services["web"] = &web
+	return ev
+}
+
 func (l *lab) dbRun() RunID {
 	if runs := l.c.services["db"].Runs; len(runs) > 0 {
 		return runs[0].ID
@@ -193,10 +222,11 @@ func (l *lab) take(ev Event) string {
 	before := l.standing()
 	var out []string
 	for _, a := range l.c.Step(l.now, ev) {
-		if _, ok := a.(Changed); !ok {
-			out = append(out, k.trace(a))
-			k.perform(a)
+		if ch, ok := a.(Changed); ok && !(ch.Removed && ch.Service == "web") {
+			continue
 		}
+		out = append(out, k.trace(a))
+		k.perform(a)
 	}
 	if after := l.standing(); after != before {
 		out = append([]string{"-> " + after}, out...)
@@ -219,6 +249,7 @@ func (l *lab) standing() string {
 			out = append(out, name)
 		}
 	}
+	flag(s.Removed, "removed")
 	flag(s.Up, "up")
 	flag(s.Due, "due")
 	flag(s.Done, "done")

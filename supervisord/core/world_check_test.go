@@ -1,6 +1,7 @@
 package core
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -54,7 +55,11 @@ func (w *world) checkStep(ev Event, actions []Action) {
 			if s, r := c.lookup(a.Run); s != nil && a.Scope == ScopeAll && r.Role == RoleMain {
 				w.checkFirstStop(s)
 			}
-		case Forget, SetMain, Changed, Halt:
+		case Changed:
+			if a.Removed {
+				w.checkGraph()
+			}
+		case Forget, SetMain, Halt:
 		}
 	}
 	if t, ok := c.NextWake(); ok && t <= w.now {
@@ -84,6 +89,9 @@ func (w *world) checkStart(s *service, a Spawn) {
 func (w *world) checkFirstStop(s *service) {
 	if s.Halt == HaltNone || s.Failure != nil || w.core.shutdown != nil && w.core.shutdown.Killed {
 		return
+	}
+	if w.loads > 0 && s.Since != w.now {
+		return // a reload may have made others require it since its stop began
 	}
 	seen := map[string]bool{s.Name: true}
 	for todo := []string{s.Name}; len(todo) > 0; todo = todo[1:] {
@@ -149,6 +157,10 @@ func (w *world) checkState() {
 			w.fail("%s is %v with %d runs, and cleans up", n, s.State, len(s.Runs))
 		case s.Deadline > 0 && !s.Cleaning && (s.State == StateInactive || s.State == StateBlocked):
 			w.fail("%s is %v and has a deadline", n, s.State)
+		case s.Removed && (s.Up || !s.engaged() && len(s.Runs) == 0):
+			w.fail("%s is removed, wanted %v and %v with %d runs", n, s.Up, s.State, len(s.Runs))
+		case s.Removed != c.removing[n]:
+			w.fail("%s is removed %v and in the list of those %v", n, s.Removed, c.removing[n])
 		}
 		if s.State == StateBlocked && c.shutdown == nil && s.Halt == HaltNone {
 			if why, blocks := c.inTheWay(s); why != nil || !slices.Equal(blocks, s.blocks) || c.moving(blocks) != s.UnderWay {
@@ -164,7 +176,11 @@ func (w *world) checkState() {
 			}
 		}
 		for _, o := range c.conflicts[n] {
-			if d := c.services[o]; d != nil && s.State.active() && d.State.active() {
+			pair := [2]string{min(n, o), max(n, o)}
+			switch d := c.services[o]; {
+			case d == nil || !s.State.active() || !d.State.active():
+				delete(w.tolerated, pair)
+			case !w.tolerated[pair]:
 				w.fail("%s is %v and %s, which conflicts with it, %v", n, s.State, o, d.State)
 			}
 		}
@@ -192,6 +208,10 @@ func (w *world) checkWishes() {
 		switch {
 		case s.State == StateStopping:
 			w.fail("%s is stopping for ever", n)
+		case s.Removed:
+			w.fail("%s is removed and still there", n)
+		case s.spec != w.configured[n]:
+			w.fail("%s has another configuration than the last", n)
 		case s.State == StateStarting && !stuck:
 			w.fail("%s is starting for ever", n)
 		case !s.Up && up:
@@ -199,12 +219,12 @@ func (w *world) checkWishes() {
 		case s.State == StateBlocked:
 			w.checkBlocked(s)
 		case s.Up && s.State == StateFailed && s.Reason.Kind == ReasonDependency:
-			if d := c.services[s.Reason.Service]; d.State != StateFailed || !d.Up {
-				w.fail("%s has failed because of %s, which is %v", n, d.Name, d.State)
+			if d := c.services[s.Reason.Service]; d == nil || d.State != StateFailed || !d.Up {
+				w.fail("%s has failed because of %s, which is not", n, s.Reason.Service)
 			}
 		case s.State == StateInactive && s.Up && s.spec.Status != spec.StatusIgnore:
 			w.fail("%s was never started", n)
-		case s.State == StateExited && s.Up && !s.Done && s.spec.Lifecycle.Restart == spec.RestartAlways && s.spec.Status != spec.StatusIgnore &&
+		case s.State == StateExited && s.Up && !s.Done && w.loaded[n] < s.Since && s.spec.Lifecycle.Restart == spec.RestartAlways && s.spec.Status != spec.StatusIgnore &&
 			(s.End == nil || !slices.Contains(s.spec.Lifecycle.NoRestartExitCodes, s.End.Code)) &&
 			(s.spec.Lifecycle.MaxRestarts == 0 || s.Restarts < s.spec.Lifecycle.MaxRestarts):
 			w.fail("%s has ended and is not started again", n)
@@ -212,6 +232,9 @@ func (w *world) checkWishes() {
 			s.Reason.Kind != ReasonStartTime && s.Reason.Kind != ReasonExitCode:
 			w.fail("%s has failed where nothing can: %s", n, s.Reason.Message)
 		}
+	}
+	if len(c.services) != len(w.configured) {
+		w.fail("%d services are configured, there are %v", len(w.configured), c.Names())
 	}
 	for _, p := range w.sorted() {
 		s, r := c.lookup(p.run)
@@ -272,4 +295,115 @@ func (w *world) waitsForHung(s *service) bool {
 		}
 	}
 	return false
+}
+
+// checkLoad takes over a configuration and checks what has become of wishes
+// and of those that run.
+func (w *world) checkLoad(ev Load) []Action {
+	c := w.core
+	type old struct {
+		Record
+		spec *spec.Service
+	}
+	before := map[string]old{}
+	for n, s := range c.services {
+		before[n] = old{s.copy(), s.spec}
+	}
+	actions := c.Step(w.now, ev)
+	w.loads++
+	pulled := map[string]bool{} // what those that are up require or want, directly or not
+	var pull func(n string)
+	pull = func(n string) {
+		if s := c.services[n]; s != nil && !pulled[n] {
+			pulled[n] = true
+			for _, d := range append(s.spec.Requires[:len(s.spec.Requires):len(s.spec.Requires)], s.spec.Wants...) {
+				pull(d)
+			}
+		}
+	}
+	for n, sp := range ev.Services {
+		if before[n].spec != sp {
+			w.loaded[n] = w.now
+			if c.services[n].Up {
+				pull(n)
+			}
+		}
+	}
+	for n, was := range before {
+		s, sp := c.services[n], ev.Services[n]
+		switch {
+		case sp == nil && s != nil && (!s.Removed || s.Up):
+			w.fail("%s is not configured any more, removed %v, wanted %v", n, s.Removed, s.Up)
+		case sp != nil && (s == nil || s.Removed || s.spec != sp):
+			w.fail("%s is configured and was not taken over", n)
+		}
+		if sp == nil {
+			continue
+		}
+		wish := was.Removed || was.spec.Status != sp.Status
+		switch {
+		case was.Up && !s.Up && !(wish && sp.Status == spec.StatusStop):
+			w.fail("%s is not wanted any more after a reload", n)
+		case !was.Up && s.Up && !(wish && sp.Status == spec.StatusStart) && !pulled[n]:
+			w.fail("%s is wanted after a reload", n)
+		case wish && s.Up != (sp.Status == spec.StatusStart) && sp.Status != spec.StatusIgnore && !pulled[n]:
+			w.fail("%s has status %s and is wanted: %v", n, sp.Status, s.Up)
+		}
+		if was.State != StateStarting && was.State != StateRunning || was.Halt != HaltNone || c.shutdown != nil {
+			continue
+		}
+		replaced := ev.Restart[n] || sp.Kind != was.spec.Kind || sp.Oneshot != was.spec.Oneshot || sp.Lifecycle.Ready != was.spec.Lifecycle.Ready
+		retimed := was.spec.Lifecycle.StartTimeout != sp.Lifecycle.StartTimeout || was.spec.Lifecycle.Watchdog != sp.Lifecycle.Watchdog
+		down := s.State != was.State || s.Halt != HaltNone || s.LastMain != was.LastMain
+		switch {
+		case s.Failure != nil && retimed:
+		case replaced && was.spec != sp && was.Up && s.Up:
+			if s.Halt != HaltRestart && !(s.spec.Kind == spec.KindTarget || was.spec.Kind == spec.KindTarget) {
+				w.fail("%s is to be restarted and %v, halt %d", n, s.State, s.Halt)
+			}
+		case s.Halt == HaltUser:
+			if s.Up {
+				w.fail("%s is to be stopped and wanted", n)
+			}
+		case s.Halt == HaltDependency:
+			if !slices.Contains(sp.Requires, s.HaltBy) || c.services[s.HaltBy] != nil && c.services[s.HaltBy].holds() {
+				w.fail("%s is to be stopped because of %s, which it does not require or which holds it", n, s.HaltBy)
+			}
+		case down && sp.Kind != spec.KindTarget:
+			w.fail("%s was %v, run %d, and is %v, run %d", n, was.State, was.LastMain, s.State, s.LastMain)
+		}
+	}
+	for n, s := range c.services {
+		for _, o := range c.conflicts[n] {
+			if d := c.services[o]; d != nil && s.State.active() && d.State.active() && before[n].State.active() && before[o].State.active() {
+				w.tolerated[[2]string{min(n, o), max(n, o)}] = true
+			}
+		}
+	}
+	w.checkGraph()
+	return actions
+}
+
+// checkGraph: the edges are those of a core that was just made.
+func (w *world) checkGraph() {
+	c := w.core
+	services := map[string]*spec.Service{}
+	for n, s := range c.services {
+		services[n] = s.spec
+	}
+	fresh := New(services, c.opts)
+	for _, e := range []struct {
+		what      string
+		got, want map[string][]string
+	}{
+		{"requiredBy", c.requiredBy, fresh.requiredBy}, {"afterBy", c.afterBy, fresh.afterBy},
+		{"conflicts", c.conflicts, fresh.conflicts}, {"givesWay", c.givesWay, fresh.givesWay},
+	} {
+		if !maps.EqualFunc(e.got, e.want, slices.Equal) {
+			w.fail("%s is %v, counted %v", e.what, e.got, e.want)
+		}
+	}
+	if !maps.EqualFunc(c.ports, fresh.ports, slices.Equal) {
+		w.fail("ports are %v, counted %v", c.ports, fresh.ports)
+	}
 }

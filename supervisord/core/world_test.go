@@ -112,6 +112,18 @@ func drawPlan(t *rapid.T) *plan {
 	for _, n := range names {
 		p.services[n] = drawService(t, n, names)
 	}
+	if rapid.Bool().Draw(t, "reloads") {
+		for range rapid.IntRange(1, 5).Draw(t, "loads") {
+			at := epoch + Time(rapid.IntRange(0, 40000).Draw(t, "at"))*1e6
+			p.script = append(p.script, scripted{at, drawReload(t, names)})
+		}
+		// A name that is removed, or not added yet, may be wished for as well.
+		for _, n := range names {
+			if rapid.IntRange(0, 7).Draw(t, "later") == 7 {
+				delete(p.services, n)
+			}
+		}
+	}
 	p.script = append(p.script, scripted{epoch, Boot{}})
 	for range rapid.IntRange(0, 10).Draw(t, "wishes") {
 		p.script = append(p.script, scripted{epoch + Time(rapid.IntRange(0, 40000).Draw(t, "at"))*1e6, drawWish(t, names)})
@@ -142,6 +154,79 @@ func drawWish(t *rapid.T, names []string) Event {
 		Name:   rapid.SampledFrom(names).Draw(t, "name"),
 		Signal: int(rapid.SampledFrom([]syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGKILL, syscall.SIGTERM}).Draw(t, "signal")),
 	}
+}
+
+// reload is a Load before it is known what is configured by then.
+type reload struct{ changes []change }
+
+// change is what becomes of one service: nothing is left of it without a spec,
+// else it takes over that part of the spec.
+type change struct {
+	name    string
+	spec    *spec.Service
+	part    part
+	restart bool
+}
+
+type part int
+
+const (
+	partAll part = iota
+	partDependencies
+	partStatus
+	partPolicy
+	partTimeouts
+	partNone // equal, but not the same
+)
+
+func (reload) event() {}
+
+func drawReload(t *rapid.T, names []string) reload {
+	return reload{rapid.SliceOfN(rapid.Custom(func(t *rapid.T) change {
+		ch := change{name: rapid.SampledFrom(names).Draw(t, "name")}
+		if rapid.IntRange(0, 3).Draw(t, "remove") < 3 {
+			ch.spec = drawService(t, ch.name, names)
+			ch.part = part(rapid.IntRange(0, int(partNone)).Draw(t, "part"))
+			ch.restart = rapid.Bool().Draw(t, "restart")
+		}
+		return ch
+	}), 1, 4).Draw(t, "changes")}
+}
+
+// of makes the Load of a reload, false if it is refused: for a cycle.
+func (r reload) of(configured map[string]*spec.Service) (Load, bool) {
+	ev := Load{Services: maps.Clone(configured), Restart: map[string]bool{}}
+	for _, ch := range r.changes {
+		if ch.spec == nil {
+			delete(ev.Services, ch.name)
+			continue
+		}
+		ev.Services[ch.name] = ch.apply(ev.Services[ch.name])
+		ev.Restart[ch.name] = ev.Restart[ch.name] || ch.restart
+	}
+	return ev, len(spec.Cycles(ev.Services)) == 0
+}
+
+func (ch change) apply(was *spec.Service) *spec.Service {
+	sp := *ch.spec
+	if was == nil || ch.part == partAll {
+		return &sp
+	}
+	sp = *was
+	l, from := &sp.Lifecycle, &ch.spec.Lifecycle
+	switch ch.part {
+	case partDependencies:
+		sp.Requires, sp.After, sp.Wants, sp.Conflicts = ch.spec.Requires, ch.spec.After, ch.spec.Wants, ch.spec.Conflicts
+	case partStatus:
+		sp.Status = ch.spec.Status
+	case partPolicy:
+		l.Restart, l.RestartDelay, l.MaxRestarts, l.NoRestartExitCodes, l.OnExit = from.Restart, from.RestartDelay, from.MaxRestarts, from.NoRestartExitCodes, from.OnExit
+		sp.Critical = ch.spec.Critical
+	case partTimeouts:
+		l.StartTimeout, l.StopTimeout = from.StartTimeout, from.StopTimeout
+	case partAll, partNone:
+	}
+	return &sp
 }
 
 // drawService makes a service that depends on those before it, mostly.
@@ -223,6 +308,13 @@ type world struct {
 	stopAt   Time                // when the shutdown began
 	within   Time
 	lines    []string
+
+	// configured is what the last reload has left, loads counts them, and
+	// loaded is when each service changed last.
+	configured map[string]*spec.Service
+	loads      int
+	loaded     map[string]Time
+	tolerated  map[[2]string]bool // both run, and conflict since a reload
 }
 
 // happening is what is to happen in the world, in an order that does not
@@ -253,7 +345,9 @@ func newWorld(t *rapid.T, p *plan) *world {
 	w := &world{
 		t: t, plan: p, core: New(p.services, p.opts), keeper: newKeeper(), now: epoch, crashes: slices.Clone(p.crashes),
 		ordinals: map[string]int{}, number: map[RunID]int{}, failed: map[RunID]bool{}, ends: map[string][]string{},
+		configured: p.services, loaded: map[string]Time{}, tolerated: map[[2]string]bool{},
 	}
+	w.disk.configure(p.services)
 	for i, s := range p.script {
 		w.queue = append(w.queue, &happening{at: s.at, kind: scriptGoesOn, number: i, ev: s.ev})
 	}
@@ -267,13 +361,16 @@ func (w *world) note(format string, args ...any) {
 func (w *world) log() string {
 	var b strings.Builder
 	for _, n := range w.core.Names() {
-		s := w.plan.services[n]
-		l := &s.Lifecycle
-		fmt.Fprintf(&b, "%s: %s %s requires %v after %v wants %v conflicts %v ports %v oneshot %v pre %v stop %v ready %v start_timeout %v stop_timeout %v watchdog %v restart %v delay %v max %v critical %v on_exit %v\n",
-			n, s.Kind, s.Status, s.Requires, s.After, s.Wants, s.Conflicts, s.Ports, s.Oneshot, len(l.PreStart) > 0, len(l.StopExec) > 0, l.Ready,
-			l.StartTimeout, l.StopTimeout, l.Watchdog, l.Restart, l.RestartDelay, l.MaxRestarts, s.Critical, l.OnExit)
+		b.WriteString(describe(w.core.services[n].spec))
 	}
 	return b.String() + strings.Join(w.lines, "\n")
+}
+
+func describe(s *spec.Service) string {
+	l := &s.Lifecycle
+	return fmt.Sprintf("%s: %s %s requires %v after %v wants %v conflicts %v ports %v oneshot %v pre %v stop %v ready %v start_timeout %v stop_timeout %v watchdog %v restart %v delay %v max %v critical %v on_exit %v\n",
+		s.Name, s.Kind, s.Status, s.Requires, s.After, s.Wants, s.Conflicts, s.Ports, s.Oneshot, len(l.PreStart) > 0, len(l.StopExec) > 0, l.Ready,
+		l.StartTimeout, l.StopTimeout, l.Watchdog, l.Restart, l.RestartDelay, l.MaxRestarts, s.Critical, l.OnExit)
 }
 
 func (w *world) fail(format string, args ...any) {
@@ -375,8 +472,29 @@ func (w *world) goOn() {
 // apply lets something happen and returns what the supervisor is told of it.
 func (w *world) apply(h *happening) []Event {
 	if h.kind == scriptGoesOn {
-		w.note("> %T%v", h.ev, h.ev)
-		return []Event{h.ev}
+		r, ok := h.ev.(reload)
+		if !ok {
+			w.note("> %T%v", h.ev, h.ev)
+			return []Event{h.ev}
+		}
+		ev, ok := r.of(w.configured)
+		if !ok {
+			w.note("> a reload is refused")
+			return nil
+		}
+		w.note("> reload:")
+		for _, n := range slices.Sorted(maps.Keys(ev.Services)) {
+			if sp := ev.Services[n]; sp != w.configured[n] {
+				w.note("  restart %-5v %s", ev.Restart[n], strings.TrimSpace(describe(sp)))
+			}
+		}
+		for _, n := range slices.Sorted(maps.Keys(w.configured)) {
+			if ev.Services[n] == nil {
+				w.note("  %s is removed", n)
+			}
+		}
+		w.configured = ev.Services
+		return []Event{ev}
 	}
 	p := h.proc
 	name := fmt.Sprintf("%s#%d", procName(p.service, p.role), p.run)
@@ -429,7 +547,7 @@ func (w *world) spawnFailed(p *process) SpawnFailed {
 
 // behave plans the life of a process that was just spawned.
 func (w *world) behave(p *process) {
-	sp := w.plan.services[p.service]
+	sp := p.order.Service
 	mayEnd := w.plan.faults && w.now < calm
 	switch {
 	case p.role == RoleStop:
@@ -464,7 +582,7 @@ func (w *world) behave(p *process) {
 // endOf says how a process ends: by the signal it got, else as it likes.
 func (w *world) endOf(p *process) *End {
 	e := &End{At: w.now}
-	switch sp := w.plan.services[p.service]; {
+	switch sp := p.order.Service; {
 	case p.signals >= 1000:
 		e.Signal = int(syscall.SIGKILL)
 	case p.signals > 0 && w.dice(p, "by signal", 2) == 0:
@@ -500,9 +618,15 @@ func (w *world) step(evs ...Event) {
 	w.steps++
 	after, crashes := w.crashHere()
 	var actions []Action
+	var loads []Load
 	for _, ev := range evs {
 		before := len(actions)
-		actions = append(actions, w.core.Step(w.now, ev)...)
+		if l, ok := ev.(Load); ok && !w.core.ShuttingDown() {
+			loads = append(loads, l)
+			actions = append(actions, w.checkLoad(l)...)
+		} else {
+			actions = append(actions, w.core.Step(w.now, ev)...)
+		}
 		w.checkStep(ev, actions[before:])
 	}
 	changes := w.core.Changes()
@@ -513,7 +637,7 @@ func (w *world) step(evs ...Event) {
 			switch ev.(type) {
 			case Ready, Notify: // still in the socket
 				said = append(said, ev)
-			case Boot, Wish, Kill, Stop: // said again by who said it
+			case Boot, Wish, Kill, Load, Stop: // said again by who said it
 				again = append(again, ev)
 			case Spawned, SpawnFailed, Exited, Emptied, Tick: // found out
 			}
@@ -523,6 +647,9 @@ func (w *world) step(evs ...Event) {
 			w.step(ev)
 		}
 		return
+	}
+	for _, l := range loads {
+		w.disk.configure(l.Services)
 	}
 	w.disk.save(changes)
 	if d := w.disk.differs(w.core); d != "" {
@@ -573,7 +700,7 @@ func (w *world) recover(missed ...Event) {
 		facts[i].Signals %= 1000
 	}
 	var actions []Action
-	w.core, actions = Recover(w.now, w.plan.services, w.plan.opts, g, records, facts, missed...)
+	w.core, actions = Recover(w.now, maps.Clone(w.disk.specs), w.plan.opts, g, records, facts, missed...)
 	w.checkStep(Tick{}, actions)
 	w.disk.save(w.core.Changes())
 	if d := w.disk.differs(w.core); d != "" {
@@ -647,7 +774,9 @@ func (w *world) summary() string {
 			why = s.Reason.Message
 		}
 		fmt.Fprintf(&b, "%s %v up %v due %v done %v restarts %d total %d since %v %q\n", n, s.State, s.Up, s.Due, s.Done, s.Restarts, s.Total, time.Duration(s.Since), why)
-		fmt.Fprintf(&b, "  ends %q\n", w.ends[n])
+	}
+	for _, n := range slices.Sorted(maps.Keys(w.ends)) {
+		fmt.Fprintf(&b, "%s ends %q\n", n, w.ends[n])
 	}
 	for _, k := range slices.Sorted(maps.Keys(w.ordinals)) {
 		fmt.Fprintf(&b, "%s spawned %d times\n", k, w.ordinals[k])

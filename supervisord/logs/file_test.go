@@ -378,7 +378,7 @@ func TestLogFileMovedUnderFire(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "web.log")
 	f.setFile("web", FileOptions{Path: path, Block: true})
-	const lines = 300_000
+	const lines = 60_000
 	var writers [2]*os.File
 	for i := range writers {
 		writers[i] = f.add("web", 1, Stream(i))

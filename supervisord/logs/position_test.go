@@ -221,21 +221,29 @@ func FuzzPosition(f *testing.F) {
 		if len(one) > 1<<16 || len(two) > 1<<16 {
 			return
 		}
+		var slots [2][]byte
+		sound := false
+		for i, body := range [][]byte{one, two} {
+			slots[i] = seal(append(make([]byte, headerSize), body...))
+			var m, again mark
+			if lines, ok := m.decode(slots[i]); ok {
+				sound = true
+				if got, ok := again.decode(m.encode(nil, lines)); !ok || again != m || !reflect.DeepEqual(got, lines) {
+					t.Fatalf("%+v became %+v", m, again)
+				}
+			}
+		}
+		if !sound {
+			return // TestLogFileRecovery has one of those
+		}
 		dir := lay(t, map[string][]byte{"00000001.log": []byte("a\nb"), "00000001.idx": index(record{run: 9})})
 		position, err := os.Create(filepath.Join(dir, "web", "position"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, body := range [][]byte{one, two, one} {
-			sealed := seal(append(make([]byte, headerSize), body...))
+		for i, sealed := range [][]byte{slots[0], slots[1], slots[0]} {
 			if _, err := position.WriteAt(sealed, int64(i)*slotSize); err != nil {
 				t.Fatal(err)
-			}
-			var m, again mark
-			if lines, ok := m.decode(sealed); ok {
-				if got, ok := again.decode(m.encode(nil, lines)); !ok || again != m || !reflect.DeepEqual(got, lines) {
-					t.Fatalf("%+v became %+v", m, again)
-				}
 			}
 		}
 		position.Close()
