@@ -22,7 +22,7 @@ import (
 //
 // ZINIT_TEST_BIN is a directory with the programs, for a test binary that runs
 // where nothing can be built; else they are built here. ZINIT_TEST_RACE=1
-// builds the supervisor with the race detector.
+// builds zinit-server and zinit-pid1 with the race detector.
 
 // atOnce bounds the stories that run at the same time: they mostly wait, and
 // more would only wait for each other.
@@ -111,7 +111,7 @@ func programs(t *testing.T, root string) string {
 		for program, folder := range programs {
 			build := exec.Command("go", "build", "-o", filepath.Join(bin, program), "../"+folder)
 			build.Env = append(os.Environ(), "CGO_ENABLED=0")
-			if program == "zinit-server" && os.Getenv("ZINIT_TEST_RACE") != "" {
+			if program != "zinit" && os.Getenv("ZINIT_TEST_RACE") != "" {
 				build.Args = append(build.Args[:2:2], append([]string{"-race"}, build.Args[2:]...)...)
 				build.Env = append(os.Environ(), "CGO_ENABLED=1")
 			}
@@ -163,6 +163,7 @@ func newStage(env *testscript.Env, bin, root string) error {
 	s := &stage{mark: "ZINIT_STORY=" + sockets}
 	env.Values[stageKey{}] = s
 	env.Vars = append(env.Vars, s.mark,
+		"GORACE=atexit_sleep_ms=0", // a program with the race detector ends as fast as one without
 		"PATH="+bin+":"+os.Getenv("PATH"),
 		"HOME="+env.WorkDir,
 		"ZINIT_SOCKET="+sockets+"/z.sock",

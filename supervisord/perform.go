@@ -48,7 +48,7 @@ func (s *server) onChanged(a core.Changed) {
 		w.changed = append(w.changed, a)
 	}
 	if a.Removed {
-		go s.logs.Remove(a.Service) // it waits for its loop, this one need not
+		s.logs.Remove(a.Service)
 		s.log.Info("removed", "service", a.Service)
 		return
 	}

@@ -87,6 +87,12 @@ func (c *Core) load(ev Load) {
 			}
 		}
 	}
+	for _, n := range wanted {
+		// One that is started at boot and not up was stopped by hand.
+		if d := c.services[n]; d != nil && !d.Up && !d.Removed && d.spec.Status == spec.StatusStop {
+			up = append(up, d)
+		}
+	}
 	c.relink()
 	for _, s := range down {
 		c.wishDown(s)
@@ -102,12 +108,6 @@ func (c *Core) load(ev Load) {
 				s.Reason = nil // or others in the cycle would fail for its sake
 			}
 			c.startByHand(s)
-		}
-	}
-	for _, n := range wanted {
-		// One that is started at boot and not up was stopped by hand.
-		if d := c.services[n]; d != nil && !d.Up && !d.Removed && d.spec.Status == spec.StatusStop {
-			up = append(up, d)
 		}
 	}
 	c.wishUp(up)

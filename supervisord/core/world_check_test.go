@@ -90,8 +90,8 @@ func (w *world) checkFirstStop(s *service) {
 	if s.Halt == HaltNone || s.Failure != nil || w.core.shutdown != nil && w.core.shutdown.Killed {
 		return
 	}
-	if w.loads > 0 && s.Since != w.now {
-		return // a reload may have made others require it since its stop began
+	if w.late[s.Name] {
+		return
 	}
 	seen := map[string]bool{s.Name: true}
 	for todo := []string{s.Name}; len(todo) > 0; todo = todo[1:] {
@@ -127,23 +127,30 @@ func (w *world) checkState() {
 				w.fail("run %d of %s is not in the table of runs", r.ID, n)
 			}
 		}
+		if s.State != StateStopping {
+			delete(w.late, n)
+		}
 		m := s.main()
+		target := s.spec.Kind == spec.KindTarget
+		switch {
+		case w.turned[n]: // from a service into a target or back, and the old one may be stopping
+		case target && (len(s.Runs) > 0 || s.State == StateStarting || s.State == StateStopping || s.State == StateExited):
+			w.fail("target %s is %v with %d runs", n, s.State, len(s.Runs))
+		case s.State.active() && !target && len(s.Runs) == 0:
+			w.fail("%s is %v and has no run", n, s.State)
+		case s.State == StateRunning && !target && (m == nil || m.Exited):
+			w.fail("%s is running and its process has ended", n)
+		}
 		switch {
 		case mains > 1:
 			w.fail("%s has %d runs", n, mains)
-		case s.spec.Kind == spec.KindTarget && (len(s.Runs) > 0 || s.State == StateStarting || s.State == StateStopping || s.State == StateExited):
-			w.fail("target %s is %v with %d runs", n, s.State, len(s.Runs))
-		case s.State.active() && s.spec.Kind != spec.KindTarget && len(s.Runs) == 0:
-			w.fail("%s is %v and has no run", n, s.State)
-		case s.State == StateRunning && s.spec.Kind != spec.KindTarget && (m == nil || m.Exited):
-			w.fail("%s is running and its process has ended", n)
 		case s.State == StateStarting && s.running(RoleMain) == nil && s.running(RolePre) == nil:
 			w.fail("%s is starting and no process of it is", n)
 		case !s.State.active() && s.running(RoleMain) != nil:
 			w.fail("%s is %v and its process is there", n, s.State)
 		case s.Due && !s.Up:
 			w.fail("%s is due and not wanted", n)
-		case s.Due && s.State == StateInactive && c.shutdown == nil:
+		case s.Due && s.State == StateInactive && s.Halt == HaltNone && c.shutdown == nil:
 			w.fail("%s is due and nobody has looked at it", n)
 		case !s.Due && s.State == StateBlocked:
 			w.fail("%s is blocked and not due", n)
@@ -310,7 +317,11 @@ func (w *world) checkLoad(ev Load) []Action {
 		before[n] = old{s.copy(), s.spec}
 	}
 	actions := c.Step(w.now, ev)
-	w.loads++
+	for n, was := range before {
+		if was.State == StateStopping {
+			w.late[n] = true
+		}
+	}
 	pulled := map[string]bool{} // what those that are up require or want, directly or not
 	var pull func(n string)
 	pull = func(n string) {
@@ -324,6 +335,7 @@ func (w *world) checkLoad(ev Load) []Action {
 	for n, sp := range ev.Services {
 		if before[n].spec != sp {
 			w.loaded[n] = w.now
+			w.turned[n] = w.turned[n] || before[n].spec != nil && before[n].spec.Kind != sp.Kind
 			if c.services[n].Up {
 				pull(n)
 			}
@@ -356,7 +368,7 @@ func (w *world) checkLoad(ev Load) []Action {
 		retimed := was.spec.Lifecycle.StartTimeout != sp.Lifecycle.StartTimeout || was.spec.Lifecycle.Watchdog != sp.Lifecycle.Watchdog
 		down := s.State != was.State || s.Halt != HaltNone || s.LastMain != was.LastMain
 		switch {
-		case s.Failure != nil && retimed:
+		case s.Failure != nil && (retimed || was.Deadline > 0 && was.Deadline <= w.now):
 		case replaced && was.spec != sp && was.Up && s.Up:
 			if s.Halt != HaltRestart && !(s.spec.Kind == spec.KindTarget || was.spec.Kind == spec.KindTarget) {
 				w.fail("%s is to be restarted and %v, halt %d", n, s.State, s.Halt)
@@ -369,7 +381,7 @@ func (w *world) checkLoad(ev Load) []Action {
 			if !slices.Contains(sp.Requires, s.HaltBy) || c.services[s.HaltBy] != nil && c.services[s.HaltBy].holds() {
 				w.fail("%s is to be stopped because of %s, which it does not require or which holds it", n, s.HaltBy)
 			}
-		case down && sp.Kind != spec.KindTarget:
+		case down && sp.Kind != spec.KindTarget && !w.turned[n]:
 			w.fail("%s was %v, run %d, and is %v, run %d", n, was.State, was.LastMain, s.State, s.LastMain)
 		}
 	}

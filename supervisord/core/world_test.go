@@ -112,6 +112,7 @@ func drawPlan(t *rapid.T) *plan {
 	for _, n := range names {
 		p.services[n] = drawService(t, n, names)
 	}
+	p.script = append(p.script, scripted{epoch, Boot{}})
 	if rapid.Bool().Draw(t, "reloads") {
 		for range rapid.IntRange(1, 5).Draw(t, "loads") {
 			at := epoch + Time(rapid.IntRange(0, 40000).Draw(t, "at"))*1e6
@@ -124,7 +125,6 @@ func drawPlan(t *rapid.T) *plan {
 			}
 		}
 	}
-	p.script = append(p.script, scripted{epoch, Boot{}})
 	for range rapid.IntRange(0, 10).Draw(t, "wishes") {
 		p.script = append(p.script, scripted{epoch + Time(rapid.IntRange(0, 40000).Draw(t, "at"))*1e6, drawWish(t, names)})
 	}
@@ -309,11 +309,12 @@ type world struct {
 	within   Time
 	lines    []string
 
-	// configured is what the last reload has left, loads counts them, and
-	// loaded is when each service changed last.
+	// configured is what the last reload has left, and loaded when each service
+	// changed last.
 	configured map[string]*spec.Service
-	loads      int
 	loaded     map[string]Time
+	late       map[string]bool    // those that may be required by others since their stop began
+	turned     map[string]bool    // between service and target
 	tolerated  map[[2]string]bool // both run, and conflict since a reload
 }
 
@@ -345,7 +346,7 @@ func newWorld(t *rapid.T, p *plan) *world {
 	w := &world{
 		t: t, plan: p, core: New(p.services, p.opts), keeper: newKeeper(), now: epoch, crashes: slices.Clone(p.crashes),
 		ordinals: map[string]int{}, number: map[RunID]int{}, failed: map[RunID]bool{}, ends: map[string][]string{},
-		configured: p.services, loaded: map[string]Time{}, tolerated: map[[2]string]bool{},
+		configured: p.services, loaded: map[string]Time{}, late: map[string]bool{}, turned: map[string]bool{}, tolerated: map[[2]string]bool{},
 	}
 	w.disk.configure(p.services)
 	for i, s := range p.script {

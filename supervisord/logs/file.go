@@ -293,7 +293,10 @@ func (w *logFile) writeLoop() {
 			w.marks = -1
 		}
 		w.src.files.closeAll()
-		w.report(err)
+		if err != nil && !w.failing {
+			w.failing = true
+			c.log.Warn("the log file cannot be written, trying again until it can", "service", w.service.name, "error", err)
+		}
 
 		c.mu.Lock()
 		if err == nil && w.more && !w.ended {
@@ -317,17 +320,6 @@ func (w *logFile) writeLoop() {
 		c.mu.Unlock()
 		return
 	}
-}
-
-// report tells the log when a file can no longer be written, or can again.
-func (w *logFile) report(err error) {
-	switch {
-	case err != nil && !w.failing:
-		w.capture.log.Warn("the log file cannot be written, trying again until it can", "service", w.service.name, "error", err)
-	case err == nil && w.failing:
-		w.capture.log.Info("the log file is written again", "service", w.service.name, "file", w.path)
-	}
-	w.failing = err != nil
 }
 
 // buffers are for reading, and for lines to be written.

@@ -219,6 +219,10 @@ func (w *logFile) commit() error {
 		return err
 	}
 	w.hold(m)
+	if w.failing && len(w.out) > 0 {
+		w.failing = false
+		w.capture.log.Info("the log file is written again", "service", w.service.name, "file", w.path)
+	}
 	w.size += int64(len(w.out))
 	w.out = w.out[:0]
 	if c := w.capture; w.waiting.Load() {
