@@ -46,12 +46,11 @@ func storyCommands() map[string]func(*testscript.TestScript, bool, []string) {
 // storyChecks look at something once: as commands they have to hold at once,
 // after waitfor within the patience of the story.
 var storyChecks = map[string]func(ts *testscript.TestScript, args []string) error{
-	"json":    checkJSON,
-	"output":  checkOutput,
-	"file":    checkFile,
-	"alive":   checkAlive,
-	"procs":   checkProcs,
-	"nozinit": checkNoZinit,
+	"json":   checkJSON,
+	"output": checkOutput,
+	"file":   checkFile,
+	"alive":  checkAlive,
+	"procs":  checkProcs,
 }
 
 func check(ts *testscript.TestScript, neg bool, name string, args []string) error {
@@ -496,14 +495,6 @@ func checkProcs(ts *testscript.TestScript, args []string) error {
 	}
 	if len(found) != want {
 		return fmt.Errorf("there are %d processes like %q, expected %d:\n%s", len(found), args[1], want, strings.Join(found, "\n"))
-	}
-	return nil
-}
-
-// checkNoZinit says that the last zinit has ended.
-func checkNoZinit(ts *testscript.TestScript, args []string) error {
-	if !stageOf(ts).last(ts).done() {
-		return errors.New("zinit is still there")
 	}
 	return nil
 }

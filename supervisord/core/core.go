@@ -108,6 +108,12 @@ func (c *Core) NextWake() (Time, bool) {
 // New returns a core with the services of a plan, none of them wished for.
 // Boot begins with the event Boot.
 func New(services map[string]*spec.Service, o Options) *Core {
+	c := unlinked(services, o)
+	c.link()
+	return c
+}
+
+func unlinked(services map[string]*spec.Service, o Options) *Core {
 	c := &Core{
 		opts:     o,
 		services: map[string]*service{},
@@ -122,7 +128,6 @@ func New(services map[string]*spec.Service, o Options) *Core {
 	for name, sp := range services {
 		c.add(name, sp)
 	}
-	c.link()
 	return c
 }
 

@@ -12,12 +12,14 @@ import (
 func (c *Core) link() {
 	c.requiredBy, c.afterBy = map[string][]string{}, map[string][]string{}
 	c.conflicts, c.ports = map[string][]string{}, map[uint16][]string{}
-	specs := make(map[string]*spec.Service, len(c.services))
+	specs := make(map[string]*spec.Service, len(c.services)) // of those that may start
 	names := c.Names()
 	for _, n := range names {
 		s := c.services[n]
-		specs[n] = s.spec
-		s.broken, s.users, s.followers, s.counted = nil, 0, 0, false
+		if !s.Removed {
+			specs[n] = s.spec
+		}
+		s.broken, s.users, s.followers, s.counted, s.loose = nil, 0, 0, false, false
 		for _, d := range s.spec.Requires {
 			c.requiredBy[d] = append(c.requiredBy[d], n)
 		}
@@ -39,7 +41,11 @@ func (c *Core) link() {
 	for _, cycle := range spec.Cycles(specs) {
 		for _, n := range cycle {
 			c.services[n].broken = cycleReason(cycle)
+			delete(specs, n)
 		}
+	}
+	if len(c.removing) > 0 {
+		c.loosen(specs)
 	}
 	c.givesWay = map[string][]string{}
 	for _, n := range names {
@@ -58,6 +64,19 @@ func (c *Core) link() {
 	}
 }
 
+// loosen has the removed services be stopped without regard to what they
+// require if otherwise some might wait for each other: if one of them requires
+// what by the new configuration requires or comes after it.
+func (c *Core) loosen(specs map[string]*spec.Service) {
+	for n := range c.removing {
+		specs[n] = c.services[n].spec
+	}
+	loose := len(spec.Cycles(specs)) > 0
+	for n := range c.removing {
+		c.services[n].loose = loose
+	}
+}
+
 // waitsFor says that a start of one service may have to wait for another to be
 // started, directly or by a detour. As of two in conflict the first by name
 // goes first unless it waits for the other, no services wait for each other in
@@ -67,7 +86,7 @@ func (c *Core) waitsFor(first, other string) bool {
 	for todo := []string{first}; len(todo) > 0; todo = todo[1:] {
 		n := todo[0]
 		s := c.services[n]
-		if s == nil || s.broken != nil {
+		if s == nil || s.broken != nil || s.Removed {
 			continue
 		}
 		for _, l := range [][]string{s.spec.Requires, s.spec.After, c.givesWay[n]} {

@@ -52,15 +52,15 @@ func (c *Core) load(ev Load) {
 		delete(c.removing, n)
 		c.save(s)
 		c.retime(s, was)
-		if back || sp.Status != was.Status {
-			switch {
-			case sp.Status == spec.StatusStart && !s.Up:
-				up = append(up, s)
-			case sp.Status == spec.StatusStop && s.Up:
-				down = append(down, s)
-			case sp.Status == spec.StatusIgnore && s.waiting():
-				c.setDeadline(s, 0)
-			}
+		turned := back || sp.Status != was.Status
+		switch {
+		case turned && sp.Status == spec.StatusStart && !s.Up:
+			up = append(up, s)
+		case turned && sp.Status == spec.StatusStop && s.Up:
+			down = append(down, s)
+			continue
+		case turned && sp.Status == spec.StatusIgnore && s.waiting():
+			c.setDeadline(s, 0)
 		}
 		replaced := ev.Restart[n] || sp.Kind != was.Kind || sp.Oneshot != was.Oneshot || sp.Lifecycle.Ready != was.Lifecycle.Ready
 		undone := s.Done && !sp.Oneshot

@@ -34,7 +34,7 @@ type Fact struct {
 // missed is what services have said meanwhile, Ready and Notify: it counts
 // before any deadline is judged.
 func Recover(now Time, services map[string]*spec.Service, o Options, g Global, records []Record, facts []Fact, missed ...Event) (*Core, []Action) {
-	c := New(services, o)
+	c := unlinked(services, o)
 	c.now = now
 	c.lastRun = g.LastRun
 	c.shutdown = g.Shutdown
@@ -49,7 +49,6 @@ func Recover(now Time, services map[string]*spec.Service, o Options, g Global, r
 		s.Record = r
 		s.Deadline = 0
 		c.setDeadline(s, r.Deadline)
-		c.count(s)
 		for _, run := range r.Runs {
 			c.runs[run.ID] = s
 		}
@@ -58,6 +57,7 @@ func Recover(now Time, services map[string]*spec.Service, o Options, g Global, r
 			c.removing[r.Name] = true
 		}
 	}
+	c.link()
 	known := make(map[RunID]Fact, len(facts))
 	for _, f := range facts {
 		known[f.Run] = f

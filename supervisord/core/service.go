@@ -127,9 +127,10 @@ type service struct {
 	heapIndex int
 	// users and followers count the engaged services that require this one
 	// and that come after it; counted says that it is engaged itself and
-	// counts with those that it requires and comes after.
+	// counts with those that it requires and comes after; loose says that it
+	// never does.
 	users, followers int
-	counted          bool
+	counted, loose   bool
 }
 
 func byName(a, b *service) int {

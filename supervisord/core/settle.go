@@ -140,7 +140,7 @@ func (c *Core) dependentsDown(s *service) bool {
 // count keeps users and followers of others right. It is called whenever the
 // state or the halt of a service has changed.
 func (c *Core) count(s *service) {
-	if s.counted == s.engaged() {
+	if s.counted == s.engaged() || s.loose {
 		return
 	}
 	s.counted = !s.counted

@@ -1,7 +1,6 @@
 package core
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -96,7 +95,7 @@ func (w *world) checkFirstStop(s *service) {
 	seen := map[string]bool{s.Name: true}
 	for todo := []string{s.Name}; len(todo) > 0; todo = todo[1:] {
 		n := todo[0]
-		if d := w.core.services[n]; n != s.Name && d.State.active() {
+		if d := w.core.services[n]; n != s.Name && d.State.active() && !d.loose {
 			w.fail("%s is stopped before %s, which is %v", s.Name, n, d.State)
 		}
 		if s := w.core.services[n]; s.State == StateExited && s.Done && w.core.shutdown == nil {
@@ -174,7 +173,7 @@ func (w *world) checkState() {
 				w.fail("%s was looked at last too early: it is blocked by %v, under way %v; in truth %v %v, %v", n, s.blocks, s.UnderWay, blocks, why, c.moving(blocks))
 			}
 		}
-		if s.engaged() {
+		if s.engaged() && !s.loose {
 			for _, d := range s.spec.Requires {
 				users[d]++
 			}
@@ -231,7 +230,7 @@ func (w *world) checkWishes() {
 			}
 		case s.State == StateInactive && s.Up && s.spec.Status != spec.StatusIgnore:
 			w.fail("%s was never started", n)
-		case s.State == StateExited && s.Up && !s.Done && w.loaded[n] < s.Since && s.spec.Lifecycle.Restart == spec.RestartAlways && s.spec.Status != spec.StatusIgnore &&
+		case s.State == StateExited && s.Up && !s.Done && w.changed[n] < s.Since && s.spec.Lifecycle.Restart == spec.RestartAlways && s.spec.Status != spec.StatusIgnore &&
 			(s.End == nil || !slices.Contains(s.spec.Lifecycle.NoRestartExitCodes, s.End.Code)) &&
 			(s.spec.Lifecycle.MaxRestarts == 0 || s.Restarts < s.spec.Lifecycle.MaxRestarts):
 			w.fail("%s has ended and is not started again", n)
@@ -302,120 +301,4 @@ func (w *world) waitsForHung(s *service) bool {
 		}
 	}
 	return false
-}
-
-// checkLoad takes over a configuration and checks what has become of wishes
-// and of those that run.
-func (w *world) checkLoad(ev Load) []Action {
-	c := w.core
-	type old struct {
-		Record
-		spec *spec.Service
-	}
-	before := map[string]old{}
-	for n, s := range c.services {
-		before[n] = old{s.copy(), s.spec}
-	}
-	actions := c.Step(w.now, ev)
-	for n, was := range before {
-		if was.State == StateStopping {
-			w.late[n] = true
-		}
-	}
-	pulled := map[string]bool{} // what those that are up require or want, directly or not
-	var pull func(n string)
-	pull = func(n string) {
-		if s := c.services[n]; s != nil && !pulled[n] {
-			pulled[n] = true
-			for _, d := range append(s.spec.Requires[:len(s.spec.Requires):len(s.spec.Requires)], s.spec.Wants...) {
-				pull(d)
-			}
-		}
-	}
-	for n, sp := range ev.Services {
-		if before[n].spec != sp {
-			w.loaded[n] = w.now
-			w.turned[n] = w.turned[n] || before[n].spec != nil && before[n].spec.Kind != sp.Kind
-			if c.services[n].Up {
-				pull(n)
-			}
-		}
-	}
-	for n, was := range before {
-		s, sp := c.services[n], ev.Services[n]
-		switch {
-		case sp == nil && s != nil && (!s.Removed || s.Up):
-			w.fail("%s is not configured any more, removed %v, wanted %v", n, s.Removed, s.Up)
-		case sp != nil && (s == nil || s.Removed || s.spec != sp):
-			w.fail("%s is configured and was not taken over", n)
-		}
-		if sp == nil {
-			continue
-		}
-		wish := was.Removed || was.spec.Status != sp.Status
-		switch {
-		case was.Up && !s.Up && !(wish && sp.Status == spec.StatusStop):
-			w.fail("%s is not wanted any more after a reload", n)
-		case !was.Up && s.Up && !(wish && sp.Status == spec.StatusStart) && !pulled[n]:
-			w.fail("%s is wanted after a reload", n)
-		case wish && s.Up != (sp.Status == spec.StatusStart) && sp.Status != spec.StatusIgnore && !pulled[n]:
-			w.fail("%s has status %s and is wanted: %v", n, sp.Status, s.Up)
-		}
-		if was.State != StateStarting && was.State != StateRunning || was.Halt != HaltNone || c.shutdown != nil {
-			continue
-		}
-		replaced := ev.Restart[n] || sp.Kind != was.spec.Kind || sp.Oneshot != was.spec.Oneshot || sp.Lifecycle.Ready != was.spec.Lifecycle.Ready
-		retimed := was.spec.Lifecycle.StartTimeout != sp.Lifecycle.StartTimeout || was.spec.Lifecycle.Watchdog != sp.Lifecycle.Watchdog
-		down := s.State != was.State || s.Halt != HaltNone || s.LastMain != was.LastMain
-		switch {
-		case s.Failure != nil && (retimed || was.Deadline > 0 && was.Deadline <= w.now):
-		case replaced && was.spec != sp && was.Up && s.Up:
-			if s.Halt != HaltRestart && !(s.spec.Kind == spec.KindTarget || was.spec.Kind == spec.KindTarget) {
-				w.fail("%s is to be restarted and %v, halt %d", n, s.State, s.Halt)
-			}
-		case s.Halt == HaltUser:
-			if s.Up {
-				w.fail("%s is to be stopped and wanted", n)
-			}
-		case s.Halt == HaltDependency:
-			if !slices.Contains(sp.Requires, s.HaltBy) || c.services[s.HaltBy] != nil && c.services[s.HaltBy].holds() {
-				w.fail("%s is to be stopped because of %s, which it does not require or which holds it", n, s.HaltBy)
-			}
-		case down && sp.Kind != spec.KindTarget && !w.turned[n]:
-			w.fail("%s was %v, run %d, and is %v, run %d", n, was.State, was.LastMain, s.State, s.LastMain)
-		}
-	}
-	for n, s := range c.services {
-		for _, o := range c.conflicts[n] {
-			if d := c.services[o]; d != nil && s.State.active() && d.State.active() && before[n].State.active() && before[o].State.active() {
-				w.tolerated[[2]string{min(n, o), max(n, o)}] = true
-			}
-		}
-	}
-	w.checkGraph()
-	return actions
-}
-
-// checkGraph: the edges are those of a core that was just made.
-func (w *world) checkGraph() {
-	c := w.core
-	services := map[string]*spec.Service{}
-	for n, s := range c.services {
-		services[n] = s.spec
-	}
-	fresh := New(services, c.opts)
-	for _, e := range []struct {
-		what      string
-		got, want map[string][]string
-	}{
-		{"requiredBy", c.requiredBy, fresh.requiredBy}, {"afterBy", c.afterBy, fresh.afterBy},
-		{"conflicts", c.conflicts, fresh.conflicts}, {"givesWay", c.givesWay, fresh.givesWay},
-	} {
-		if !maps.EqualFunc(e.got, e.want, slices.Equal) {
-			w.fail("%s is %v, counted %v", e.what, e.got, e.want)
-		}
-	}
-	if !maps.EqualFunc(c.ports, fresh.ports, slices.Equal) {
-		w.fail("ports are %v, counted %v", c.ports, fresh.ports)
-	}
 }

@@ -156,79 +156,6 @@ func drawWish(t *rapid.T, names []string) Event {
 	}
 }
 
-// reload is a Load before it is known what is configured by then.
-type reload struct{ changes []change }
-
-// change is what becomes of one service: nothing is left of it without a spec,
-// else it takes over that part of the spec.
-type change struct {
-	name    string
-	spec    *spec.Service
-	part    part
-	restart bool
-}
-
-type part int
-
-const (
-	partAll part = iota
-	partDependencies
-	partStatus
-	partPolicy
-	partTimeouts
-	partNone // equal, but not the same
-)
-
-func (reload) event() {}
-
-func drawReload(t *rapid.T, names []string) reload {
-	return reload{rapid.SliceOfN(rapid.Custom(func(t *rapid.T) change {
-		ch := change{name: rapid.SampledFrom(names).Draw(t, "name")}
-		if rapid.IntRange(0, 3).Draw(t, "remove") < 3 {
-			ch.spec = drawService(t, ch.name, names)
-			ch.part = part(rapid.IntRange(0, int(partNone)).Draw(t, "part"))
-			ch.restart = rapid.Bool().Draw(t, "restart")
-		}
-		return ch
-	}), 1, 4).Draw(t, "changes")}
-}
-
-// of makes the Load of a reload, false if it is refused: for a cycle.
-func (r reload) of(configured map[string]*spec.Service) (Load, bool) {
-	ev := Load{Services: maps.Clone(configured), Restart: map[string]bool{}}
-	for _, ch := range r.changes {
-		if ch.spec == nil {
-			delete(ev.Services, ch.name)
-			continue
-		}
-		ev.Services[ch.name] = ch.apply(ev.Services[ch.name])
-		ev.Restart[ch.name] = ev.Restart[ch.name] || ch.restart
-	}
-	return ev, len(spec.Cycles(ev.Services)) == 0
-}
-
-func (ch change) apply(was *spec.Service) *spec.Service {
-	sp := *ch.spec
-	if was == nil || ch.part == partAll {
-		return &sp
-	}
-	sp = *was
-	l, from := &sp.Lifecycle, &ch.spec.Lifecycle
-	switch ch.part {
-	case partDependencies:
-		sp.Requires, sp.After, sp.Wants, sp.Conflicts = ch.spec.Requires, ch.spec.After, ch.spec.Wants, ch.spec.Conflicts
-	case partStatus:
-		sp.Status = ch.spec.Status
-	case partPolicy:
-		l.Restart, l.RestartDelay, l.MaxRestarts, l.NoRestartExitCodes, l.OnExit = from.Restart, from.RestartDelay, from.MaxRestarts, from.NoRestartExitCodes, from.OnExit
-		sp.Critical = ch.spec.Critical
-	case partTimeouts:
-		l.StartTimeout, l.StopTimeout = from.StartTimeout, from.StopTimeout
-	case partAll, partNone:
-	}
-	return &sp
-}
-
 // drawService makes a service that depends on those before it, mostly.
 func drawService(t *rapid.T, name string, names []string) *spec.Service {
 	s := spec.Default(name)
@@ -309,13 +236,8 @@ type world struct {
 	within   Time
 	lines    []string
 
-	// configured is what the last reload has left, and loaded when each service
-	// changed last.
-	configured map[string]*spec.Service
-	loaded     map[string]Time
-	late       map[string]bool    // those that may be required by others since their stop began
-	turned     map[string]bool    // between service and target
-	tolerated  map[[2]string]bool // both run, and conflict since a reload
+	configured map[string]*spec.Service // what the last reload has left
+	aftermath
 }
 
 // happening is what is to happen in the world, in an order that does not
@@ -346,7 +268,7 @@ func newWorld(t *rapid.T, p *plan) *world {
 	w := &world{
 		t: t, plan: p, core: New(p.services, p.opts), keeper: newKeeper(), now: epoch, crashes: slices.Clone(p.crashes),
 		ordinals: map[string]int{}, number: map[RunID]int{}, failed: map[RunID]bool{}, ends: map[string][]string{},
-		configured: p.services, loaded: map[string]Time{}, late: map[string]bool{}, turned: map[string]bool{}, tolerated: map[[2]string]bool{},
+		configured: p.services, aftermath: newAftermath(),
 	}
 	w.disk.configure(p.services)
 	for i, s := range p.script {
@@ -397,17 +319,26 @@ func (w *world) happen(after Time, kind happens, p *process) {
 }
 
 // next takes the first of what is to happen.
-func (w *world) next() *happening {
-	first := w.peek()
-	w.queue = slices.DeleteFunc(w.queue, func(h *happening) bool { return h == first })
-	return first
+func (w *world) next() *happening { return w.take(w.peek()) }
+
+func (w *world) take(it *happening) *happening {
+	w.queue = slices.DeleteFunc(w.queue, func(h *happening) bool { return h == it })
+	return it
 }
 
-func (w *world) peek() *happening {
-	if len(w.queue) == 0 {
+func (w *world) peek() *happening { return firstOf(w.queue) }
+
+// meanwhile is the first of what has happened while there was no supervisor.
+// The script waits for the next one.
+func (w *world) meanwhile() *happening {
+	return firstOf(slices.DeleteFunc(slices.Clone(w.queue), func(h *happening) bool { return h.at > w.now || h.kind == scriptGoesOn }))
+}
+
+func firstOf(queue []*happening) *happening {
+	if len(queue) == 0 {
 		return nil
 	}
-	return slices.MinFunc(w.queue, func(a, b *happening) int {
+	return slices.MinFunc(queue, func(a, b *happening) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.kind, b.kind), strings.Compare(a.service, b.service),
 			cmp.Compare(a.role, b.role), cmp.Compare(a.number, b.number))
 	})
@@ -473,29 +404,11 @@ func (w *world) goOn() {
 // apply lets something happen and returns what the supervisor is told of it.
 func (w *world) apply(h *happening) []Event {
 	if h.kind == scriptGoesOn {
-		r, ok := h.ev.(reload)
-		if !ok {
-			w.note("> %T%v", h.ev, h.ev)
-			return []Event{h.ev}
+		if r, ok := h.ev.(reload); ok {
+			return w.reload(r)
 		}
-		ev, ok := r.of(w.configured)
-		if !ok {
-			w.note("> a reload is refused")
-			return nil
-		}
-		w.note("> reload:")
-		for _, n := range slices.Sorted(maps.Keys(ev.Services)) {
-			if sp := ev.Services[n]; sp != w.configured[n] {
-				w.note("  restart %-5v %s", ev.Restart[n], strings.TrimSpace(describe(sp)))
-			}
-		}
-		for _, n := range slices.Sorted(maps.Keys(w.configured)) {
-			if ev.Services[n] == nil {
-				w.note("  %s is removed", n)
-			}
-		}
-		w.configured = ev.Services
-		return []Event{ev}
+		w.note("> %T%v", h.ev, h.ev)
+		return []Event{h.ev}
 	}
 	p := h.proc
 	name := fmt.Sprintf("%s#%d", procName(p.service, p.role), p.run)
@@ -620,6 +533,7 @@ func (w *world) step(evs ...Event) {
 	after, crashes := w.crashHere()
 	var actions []Action
 	var loads []Load
+	aftermath := w.aftermath.clone()
 	for _, ev := range evs {
 		before := len(actions)
 		if l, ok := ev.(Load); ok && !w.core.ShuttingDown() {
@@ -633,6 +547,7 @@ func (w *world) step(evs ...Event) {
 	changes := w.core.Changes()
 	if crashes && after < 0 {
 		w.note("-- crash before the save --")
+		w.aftermath = aftermath
 		var said, again []Event
 		for _, ev := range evs {
 			switch ev.(type) {
@@ -683,8 +598,8 @@ func (w *world) recover(missed ...Event) {
 	w.halt = nil
 	w.now += w.plan.down
 	if w.plan.down > 0 { // what happened meanwhile is found in pid1's table
-		for w.peek() != nil && w.peek().at <= w.now && w.peek().kind != scriptGoesOn {
-			for _, ev := range w.apply(w.next()) {
+		for h := w.meanwhile(); h != nil; h = w.meanwhile() {
+			for _, ev := range w.apply(w.take(h)) {
 				switch ev.(type) {
 				case Ready, Notify:
 					missed = append(missed, ev)
