@@ -68,6 +68,24 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
+func TestNumbersAndLengthsMayHaveAnyWidth(t *testing.T) {
+	for _, kind := range []string{"\x05", "\xcc\x05", "\xcd\x00\x05", "\xce\x00\x00\x00\x05", "\xd0\x05", "\xd1\x00\x05", "\xd3\x00\x00\x00\x00\x00\x00\x00\x05"} {
+		if k, _, _, err := parsePayload([]byte("\x92" + kind + "\x80")); err != nil || k != 5 {
+			t.Errorf("kind %x is read as %d, %v", kind, k, err)
+		}
+	}
+	for _, head := range []string{"\x92", "\xdc\x00\x02", "\xdd\x00\x00\x00\x02"} {
+		if k, body, _, err := parsePayload([]byte(head + "\x05\xde\x00\x00")); err != nil || k != 5 || len(body) != 3 {
+			t.Errorf("an array that begins with %x is read as kind %d, %v", head, k, err)
+		}
+	}
+	for _, kind := range []string{"\xff", "\xd0\xfb", "\xcd\x01\x05", "\xd1\xff\xff", "\xcb\x00\x00\x00\x00\x00\x00\x00\x00", "\xc0"} {
+		if k, _, _, err := parsePayload([]byte("\x92" + kind + "\x80")); err == nil {
+			t.Errorf("kind %x is read as %d", kind, k)
+		}
+	}
+}
+
 func FuzzPayload(f *testing.F) {
 	f.Add([]byte("\x92\x10\x80"))
 	f.Add([]byte("\x93\x10\x81\xa1a\x01\x02"))

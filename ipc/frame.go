@@ -90,11 +90,11 @@ func parsePayload(b []byte) (kind Kind, body []byte, fds int, err error) {
 		return 0, nil, 0, err
 	}
 	// Check has seen one whole value, so the bytes that are looked at exist.
-	n := int(b[0] & 0x0f)
-	if b[0]&0xf0 != 0x90 || n < 2 || n > 3 {
+	n, b := arrayLen(b)
+	if n < 2 || n > 3 {
 		return 0, nil, 0, errors.New("frame is not an array of kind and body")
 	}
-	k, rest, ok := smallUint(b[1:])
+	k, rest, ok := smallUint(b)
 	if !ok {
 		return 0, nil, 0, errors.New("kind of frame is not a number from 0 to 255")
 	}
@@ -116,13 +116,34 @@ func parsePayload(b []byte) (kind Kind, body []byte, fds int, err error) {
 	return Kind(k), body, fds, nil
 }
 
-// smallUint reads a msgpack integer from 0 to 255.
+// arrayLen reads the head of an array, in whichever width the sender chose. It
+// returns 0 for what is none.
+func arrayLen(b []byte) (n uint32, rest []byte) {
+	switch t := b[0]; {
+	case t&0xf0 == 0x90:
+		return uint32(t & 0x0f), b[1:]
+	case t == 0xdc:
+		return uint32(binary.BigEndian.Uint16(b[1:])), b[3:]
+	case t == 0xdd:
+		return binary.BigEndian.Uint32(b[1:]), b[5:]
+	}
+	return 0, b
+}
+
+// smallUint reads a msgpack integer from 0 to 255, in whichever width the
+// sender chose.
 func smallUint(b []byte) (v uint8, rest []byte, ok bool) {
-	switch {
-	case len(b) > 0 && b[0] <= 0x7f:
-		return b[0], b[1:], true
-	case len(b) > 1 && b[0] == 0xcc:
-		return b[1], b[2:], true
+	switch t := b[0]; {
+	case t <= 0x7f:
+		return t, b[1:], true
+	case t >= 0xcc && t <= 0xcf || t >= 0xd0 && t <= 0xd3: // uint and int, 8 to 64 bits
+		width := 1 << (t & 3)
+		var n uint64
+		for _, c := range b[1 : 1+width] {
+			n = n<<8 | uint64(c)
+		}
+		signed := t >= 0xd0 && b[1] >= 0x80
+		return uint8(n), b[1+width:], n <= 0xff && !signed
 	}
 	return 0, nil, false
 }
