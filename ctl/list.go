@@ -194,7 +194,11 @@ func (a *app) systemStatus(ctx context.Context, c *client.Client) error {
 	f.addClean("socket", info.Socket)
 	f.addClean("runtime", info.RuntimeDir)
 	if n := info.ServerRestarts; n > 0 {
-		f.add("supervisor", fmt.Sprintf("was replaced %s, no service was touched", times(n)))
+		what := "no service was touched"
+		if info.StateLost {
+			what = "the last one found no saved state and started all services afresh"
+		}
+		f.add("supervisor", fmt.Sprintf("was replaced %s, %s", times(n), what))
 		if info.LastEnd != "" {
 			f.addClean("", fmt.Sprintf("last: %s, away for %d ms", info.LastEnd, info.DownMS))
 		}

@@ -266,7 +266,12 @@ func (a *app) report(err error) int {
 		printJSON(a.stderr, map[string]any{"error": map[string]any{"kind": kind, "message": message}})
 		return code
 	}
-	fmt.Fprintf(a.stderr, "zinit: %s\n", clean(message))
+	for i, line := range strings.Split(message, "\n") {
+		if i == 0 {
+			line = "zinit: " + line
+		}
+		fmt.Fprintln(a.stderr, clean(line))
+	}
 	if hint != "" {
 		fmt.Fprintln(a.stderr, hint)
 	}

@@ -114,7 +114,13 @@ func (c *Conn) Peer() (*unix.Ucred, error) {
 
 // Read returns the next frame. io.EOF means that the peer closed the
 // connection between two frames; every other error is final as well.
-func (c *Conn) Read() (Frame, error) {
+func (c *Conn) Read() (f Frame, err error) {
+	defer func() {
+		if err != nil { // descriptors whose frame never came
+			closeAll(c.fds)
+			c.fds = nil
+		}
+	}()
 	for {
 		f, ok, err := c.next()
 		if ok || err != nil {

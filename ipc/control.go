@@ -400,6 +400,9 @@ type Info struct {
 	ServerRestarts int    `msgpack:"server_restarts" json:"server_restarts"`
 	LastEnd        string `msgpack:"last_end,omitempty" json:"last_end,omitempty"`
 	DownMS         int64  `msgpack:"down_ms,omitempty" json:"down_ms,omitempty"`
+	// StateLost says that the last of them found no saved state, and started
+	// the services afresh.
+	StateLost bool `msgpack:"state_lost,omitempty" json:"state_lost,omitempty"`
 }
 
 // Method is an item of rpc.discover.

@@ -19,8 +19,6 @@ const (
 	RoleClient     = "client"
 	RoleKeeper     = "pid1"
 	RoleSupervisor = "supervisor"
-	RoleHealth     = "healthd"
-	RoleProxy      = "proxyd"
 )
 
 // Hello is the first frame of each side.

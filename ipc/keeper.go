@@ -48,8 +48,8 @@ const (
 type KeeperHello struct {
 	Hello
 	Mode Mode `msgpack:"mode"`
-	// Instance is pid1's pid and start time in clock ticks since boot
-	// (proc(5), field 22): a saved state belongs to one life of one pid1.
+	// Pid is pid1's, StartTime its start in clock ticks since boot (proc(5),
+	// field 22): a saved state belongs to one life of one pid1.
 	Pid       int    `msgpack:"pid"`
 	StartTime uint64 `msgpack:"start_time"`
 	// Main is the main command of a container, if it has one.

@@ -72,7 +72,8 @@ func (s *server) acceptLoop(l *ipc.Listener) {
 		}
 		if clients.Add(1) > maxClients {
 			clients.Add(-1)
-			refuse(c, ipc.Errorf(ipc.ErrUnavailable, "zinit-server has %d clients, the most it serves at a time", maxClients))
+			greet(c)
+			go refuse(c, ipc.Errorf(ipc.ErrUnavailable, "zinit-server has %d clients, the most it serves at a time", maxClients))
 			continue
 		}
 		go func() {
@@ -82,12 +83,17 @@ func (s *server) acceptLoop(l *ipc.Listener) {
 	}
 }
 
-// refuse says no and hangs up.
+// refuse says no and hangs up, also on who does not listen.
 func refuse(c *ipc.Conn, e *ipc.Error) {
-	c.Send(ipc.KindHello, ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleSupervisor, Version: version.Version})
+	defer time.AfterFunc(stall, c.Close).Stop()
 	c.Send(ipc.KindError, ipc.ErrorAnswer{Error: *e})
 	c.Flush()
 	c.Close()
+}
+
+// greet is the server's hello.
+func greet(c *ipc.Conn) {
+	c.Send(ipc.KindHello, ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleSupervisor, Version: version.Version})
 }
 
 // client is one connection; its requests are answered by goroutines of their
@@ -103,7 +109,10 @@ type client struct {
 func (s *server) serve(conn *ipc.Conn) {
 	defer conn.Close()
 	conn.Stall, conn.NoFds = stall, true
+	mute := time.AfterFunc(stall, conn.Close) // who connects has something to say
 	_, err := ipc.ReadHello(conn, ipc.RoleClient)
+	mute.Stop()
+	greet(conn)
 	if e := s.allowed(conn); e != nil {
 		refuse(conn, e)
 		return
@@ -112,7 +121,6 @@ func (s *server) serve(conn *ipc.Conn) {
 		refuse(conn, ipc.Errorf(ipc.ErrInvalid, "%v", err))
 		return
 	}
-	conn.Send(ipc.KindHello, ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleSupervisor, Version: version.Version})
 	c := &client{s: s, conn: conn, open: make(chan struct{}, maxRequests), cancels: make(chan cancelOp)}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -122,8 +130,7 @@ func (s *server) serve(conn *ipc.Conn) {
 		if err != nil {
 			var pathError *os.PathError
 			if !errors.As(err, &pathError) && !errors.Is(err, os.ErrClosed) {
-				conn.Send(ipc.KindError, ipc.ErrorAnswer{Error: *ipc.Errorf(ipc.ErrInvalid, "%v", err)})
-				conn.Flush()
+				refuse(conn, ipc.Errorf(ipc.ErrInvalid, "%v", err))
 			}
 			return
 		}

@@ -96,6 +96,7 @@ func (n *notifier) listen(run core.RunID, cred *ipc.Cred, k *keeper) error {
 		return fmt.Errorf("cannot make its notify socket: %w", err)
 	}
 	os.Remove(path)
+	os.Mkdir(n.dir, 0o711) // somebody may have removed it
 	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1), unix.Fchmod(fd, 0o600))
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,6 +112,19 @@ func (s *server) prepare(a core.Spawn) {
 	s.onPrepared(b.build())
 }
 
+// findHelper says why a program that serves the supervisor cannot be had: it is
+// looked for beside zinit-server, then in PATH.
+func findHelper(name string) error {
+	self, err := os.Executable()
+	if err == nil && unix.Access(filepath.Join(filepath.Dir(self), name), unix.X_OK) == nil {
+		return nil
+	}
+	if _, err := exec.LookPath(name); err != nil {
+		return fmt.Errorf("%s is neither in %s nor in PATH", name, filepath.Dir(self))
+	}
+	return nil
+}
+
 func isSecret(v spec.EnvVar) bool { return v.File != "" }
 
 // onPrepared sends the order, or tells the core that there is none to send.
@@ -159,6 +174,11 @@ func (b builder) build() prepared {
 		if h, taken := findHolder(sp.Ports); taken {
 			p.taken = h
 			return fail(errors.New(h.String()), false)
+		}
+	}
+	if b.action.Role == core.RoleMain && sp.Lifecycle.Ready == spec.ReadyHealth {
+		if err := findHelper("zinit-healthd"); err != nil {
+			return fail(fmt.Errorf("cannot check its health: %w", err), false)
 		}
 	}
 	p.order = ipc.Spawn{Run: ipc.RunID(b.action.Run), Tag: sp.Name, Umask: sp.Umask}

@@ -79,7 +79,7 @@ func (s *server) apply(p plan) {
 	for n, sp := range p.services {
 		if s.services[n] != sp {
 			s.store.put(recordSpec, sp)
-			s.configureLogs(sp)
+			s.configure(sp)
 		}
 	}
 	s.store.put(recordErrors, s.problems)
@@ -99,6 +99,9 @@ func (s *server) configured(ctx context.Context) (services map[string]*spec.Serv
 	}
 	services = read.Services
 	err = s.in(ctx, func() {
+		if len(s.keeper.hello.Main) > 0 { // whatever a file says
+			services[mainService] = s.services[mainService]
+		}
 		for n, sp := range s.services {
 			if services[n] == nil && sp.File == "" {
 				services[n] = sp
@@ -141,24 +144,36 @@ func (s *server) reload(ctx context.Context, dryRun bool) (ipc.Reloaded, error) 
 	return p.result, errors.Join(refused, err)
 }
 
-// change adds a service, or puts it in place of another of that name, and has
-// a waiter see what comes of it. It refuses what would not pass a reload.
+// refusal says why a service cannot be added, or put in place of another of
+// that name: because it would not pass a reload. It runs in the loop.
+func (s *server) refusal(sp *spec.Service) *ipc.Error {
+	if s.core.ShuttingDown() {
+		return ipc.Errorf(ipc.ErrShuttingDown, "zinit is shutting down")
+	}
+	if sp.Name == mainService && len(s.keeper.hello.Main) > 0 {
+		return ipc.Errorf(ipc.ErrInvalid, "main is the command that this container runs: it cannot be changed")
+	}
+	services := maps.Clone(s.services)
+	services[sp.Name] = sp
+	for _, cycle := range spec.Cycles(services) {
+		if slices.Contains(cycle, sp.Name) {
+			return ipc.Errorf(ipc.ErrInvalid, "%s would be part of a dependency cycle: %s", sp.Name, strings.Join(append(cycle, cycle[0]), " -> "))
+		}
+	}
+	return nil
+}
+
+// change takes over a service that nothing speaks against, and has a waiter see
+// what comes of it.
 func (s *server) change(ctx context.Context, sp *spec.Service, w *waiter, before map[string]core.State) (ipc.Reloaded, error) {
 	var p plan
-	var refused error
+	var refused *ipc.Error
 	err := s.in(ctx, func() {
-		if s.core.ShuttingDown() {
-			refused = ipc.Errorf(ipc.ErrShuttingDown, "zinit is shutting down")
+		if refused = s.refusal(sp); refused != nil {
 			return
 		}
 		services := maps.Clone(s.services)
 		services[sp.Name] = sp
-		for _, cycle := range spec.Cycles(services) {
-			if slices.Contains(cycle, sp.Name) {
-				refused = ipc.Errorf(ipc.ErrInvalid, "%s would be part of a dependency cycle: %s", sp.Name, strings.Join(append(cycle, cycle[0]), " -> "))
-				return
-			}
-		}
 		p = s.compare(services)
 		s.problems = slices.DeleteFunc(s.problems, func(bad spec.Problem) bool { return bad.Service == sp.Name })
 		v, _ := s.core.View(s.now(), sp.Name)
@@ -166,7 +181,7 @@ func (s *server) change(ctx context.Context, sp *spec.Service, w *waiter, before
 		s.waiters[w] = true
 		s.apply(p)
 	})
-	return p.result, errors.Join(refused, err)
+	return p.result, cmpError(refused, err)
 }
 
 // parseOne reads the service of a request.
@@ -235,16 +250,22 @@ func (s *server) set(ctx context.Context, p ipc.ConfigParams) ([]ipc.Moved, erro
 	return s.put(ctx, sp, p)
 }
 
-// put writes the file, if there is to be one, and takes the service over.
+// put writes the file, if there is to be one, and takes the service over. What
+// is refused leaves no file behind.
 func (s *server) put(ctx context.Context, sp *spec.Service, p ipc.ConfigParams) ([]ipc.Moved, error) {
 	w := newWaiter(started, sp.Name)
 	before := map[string]core.State{}
 	if p.Persist {
+		var refused *ipc.Error
+		if err := s.in(ctx, func() { refused = s.refusal(sp) }); err != nil || refused != nil {
+			return nil, cmpError(refused, err)
+		}
 		if err := atomicfile.Write(sp.File, []byte(p.Config), 0o644); err != nil {
 			return nil, ipc.Errorf(ipc.ErrFailed, "%v", err)
 		}
 	}
-	result, err := s.change(ctx, sp, w, before)
+	// The file is there: what it says takes effect even if the client has gone.
+	result, err := s.change(context.WithoutCancel(ctx), sp, w, before)
 	if err != nil {
 		return nil, err
 	}
@@ -267,6 +288,10 @@ func (s *server) remove(ctx context.Context, names []string, p ipc.NamesParams) 
 	var refused *ipc.Error
 	var files []string
 	if err := s.in(ctx, func() {
+		if s.core.ShuttingDown() {
+			refused = ipc.Errorf(ipc.ErrShuttingDown, "zinit is shutting down")
+			return
+		}
 		if _, refused = s.known(names); refused != nil {
 			return
 		}
@@ -279,9 +304,6 @@ func (s *server) remove(ctx context.Context, names []string, p ipc.NamesParams) 
 			if v.Spec.File != "" {
 				files = append(files, v.Spec.File)
 			}
-		}
-		if refused == nil {
-			s.waiters[w] = true
 		}
 	}); err != nil || refused != nil {
 		return nil, cmpError(refused, err)
@@ -296,6 +318,8 @@ func (s *server) remove(ctx context.Context, names []string, p ipc.NamesParams) 
 		for _, n := range names {
 			delete(services, n)
 		}
+		s.waiters[w] = true
+		s.concerns(w, "") // while they are still known
 		s.apply(s.compare(services))
 	})
 	if err != nil {

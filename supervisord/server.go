@@ -60,10 +60,13 @@ type server struct {
 	// events wait for the next turn: what an action has brought about.
 	events  []core.Event
 	waiters map[*waiter]bool
+	lost    bool // the services were started afresh, for want of a saved state
 	unsaved bool // the last attempt to save the state failed
 	moved   bool // a service has changed its state since the waiters were asked
-	// pipes holds the names of the log pipes under capture.
+	// pipes holds the names of the log pipes under capture, ended those of them
+	// that the capture is done with; ended is safe for concurrent use.
 	pipes    map[logEnd]string
+	ended    *logEnds
 	attached *attachment
 }
 
@@ -77,6 +80,7 @@ func start(o options, k *keeper, log *slog.Logger) (*server, error) {
 		opts: o, keeper: k, log: log, started: time.Now(),
 		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour),
 		history: &history{}, waiters: map[*waiter]bool{}, pipes: map[logEnd]string{},
+		ended: &logEnds{more: make(chan struct{}, 1)},
 	}
 	p, notice, err := paths.Server(o.socket, o.runtimeDir)
 	if err != nil {
@@ -90,7 +94,7 @@ func start(o options, k *keeper, log *slog.Logger) (*server, error) {
 		return nil, err
 	}
 	if s.logs, err = logs.Open(logs.Options{
-		Dir: p.RuntimeDir + "/logs", Memory: o.logMemory, Logger: log, EOF: s.logEnded,
+		Dir: p.RuntimeDir + "/logs", Memory: o.logMemory, Logger: log, EOF: s.ended.add,
 	}); err != nil {
 		return nil, err
 	}
@@ -179,6 +183,10 @@ func (s *server) recoverOrBoot() error {
 	if old != nil && old.Header.Boot == mine.Boot {
 		s.endOrphans(old)
 	}
+	if len(s.keeper.runs) > 0 {
+		s.lost = true
+		s.log.Error("there is no saved state of this zinit: what runs is ended, and everything is started afresh", "runs", len(s.keeper.runs))
+	}
 	if err := s.loadConfig(); err != nil {
 		return err
 	}
@@ -206,6 +214,11 @@ func (s *server) loadConfig() error {
 	s.problems = append(problems, plan.Check()...)
 	for _, p := range s.problems {
 		s.log.Error("configuration: "+p.Message, "file", p.File, "line", p.Line, "column", p.Column)
+	}
+	for name, p := range plan.Proxies {
+		if sp := plan.Services[name]; sp == nil || sp.Xinet == nil { // a file of its own
+			s.warnOfProxy(p)
+		}
 	}
 	s.services = plan.Services
 	if s.services == nil {
@@ -241,7 +254,7 @@ func mainSpec(argv []string, others map[string]*spec.Service) *spec.Service {
 // adopt takes over the log pipes and notify sockets that pid1 has kept.
 func (s *server) adopt() {
 	for _, name := range slices.Sorted(maps.Keys(s.services)) {
-		s.configureLogs(s.services[name])
+		s.configure(s.services[name])
 	}
 	s.keeper.takeLogs(s.addPipe)
 	for _, r := range s.keeper.runs {
@@ -255,9 +268,9 @@ func (s *server) adopt() {
 	}
 }
 
-// configureLogs tells the capture how much of a service is kept, and which file
+// configure tells the capture how much of a service is kept, and which file
 // it goes to: that first, or what the file has not got might be let go of.
-func (s *server) configureLogs(sp *spec.Service) {
+func (s *server) configure(sp *spec.Service) {
 	l := sp.Logging
 	if err := s.logs.SetFile(sp.Name, logs.FileOptions{
 		Path: l.File, MaxSize: l.MaxSize, MaxFiles: l.MaxFiles, Block: l.OnFull == spec.OnFullBlock,
@@ -265,6 +278,16 @@ func (s *server) configureLogs(sp *spec.Service) {
 		s.log.Error("there will be no log file", "service", sp.Name, "error", err)
 	}
 	s.logs.Configure(sp.Name, l.BufferLines)
+	if sp.Xinet != nil {
+		s.warnOfProxy(sp.Xinet)
+	}
+}
+
+// warnOfProxy says that nobody listens for a proxy where its program is missing.
+func (s *server) warnOfProxy(p *spec.Proxy) {
+	if err := findHelper("zinit-proxyd"); err != nil {
+		s.log.Warn("nobody listens for a proxy", "proxy", p.Name, "error", err)
+	}
 }
 
 func (s *server) facts() []core.Fact {
@@ -317,8 +340,10 @@ func (s *server) endOrphans(old *saved) {
 	}
 }
 
-// saveAll writes a journal afresh, with the news.
+// saveAll writes a journal afresh, with the news. It has all that waits in the
+// batch, and begins with the header.
 func (s *server) saveAll(news []msgpack.RawMessage) error {
+	s.store.clear()
 	s.store.put(recordHeader, header{Format: stateFormat, Boot: bootID(), Keeper: s.keeper.hello.Pid, Started: s.keeper.hello.StartTime})
 	for _, n := range s.core.Names() {
 		s.store.put(recordSpec, s.core.Spec(n))
@@ -346,7 +371,7 @@ func (s *server) saveAll(news []msgpack.RawMessage) error {
 // save writes what the steps have changed.
 func (s *server) save() {
 	ch, news := s.core.Changes(), s.newEvents()
-	if ch.Empty() && len(news) == 0 && s.store.failed == nil {
+	if ch.Empty() && len(news) == 0 && s.store.buf.Len() == 0 && s.store.failed == nil {
 		return
 	}
 	if !s.store.outgrown() {
@@ -399,6 +424,8 @@ func (s *server) takeAll() error {
 			if err := s.handle(m); err != nil {
 				return err
 			}
+		case <-s.ended.more:
+			s.dropEnded()
 		case <-s.timer.C:
 			s.listenToAll()
 		}
@@ -409,6 +436,8 @@ func (s *server) takeAll() error {
 			if err := s.handle(m); err != nil {
 				return err
 			}
+		case <-s.ended.more:
+			s.dropEnded()
 		default:
 			return nil
 		}
@@ -448,9 +477,6 @@ func (s *server) handle(m any) error {
 		if sock := s.notify.sockets[m.run]; sock != nil {
 			s.listenTo(sock)
 		}
-	case logEnd:
-		s.keeper.send(ipc.KindDrop, ipc.Drop{Name: s.pipes[m]})
-		delete(s.pipes, m)
 	case osSignal:
 		s.onSignal(m.sig)
 	case func():
@@ -551,10 +577,12 @@ func (s *server) addPipe(name string, fd int) {
 	if stream == logs.Stderr.String() {
 		which = logs.Stderr
 	}
-	s.pipes[logEnd{run, which}] = name
 	if err := s.logs.Add(service, uint64(run), which, fd); err != nil {
 		s.log.Error("cannot capture the output of a service", "service", service, "error", err)
+		unix.Close(fd)
+		return
 	}
+	s.pipes[logEnd{run, which}] = name
 }
 
 // logEnd says that a log pipe has no writer any more and all of it is stored.
@@ -563,9 +591,38 @@ type logEnd struct {
 	stream logs.Stream
 }
 
-// logEnded is called by the capture.
-func (s *server) logEnded(run uint64, stream logs.Stream) {
-	s.inbox <- logEnd{core.RunID(run), stream}
+// logEnds collects log pipes that have ended, however many. The capture's
+// goroutine adds them and must not wait for the loop, which waits for it.
+type logEnds struct {
+	mu   sync.Mutex
+	list []logEnd
+	more chan struct{} // has a token while there may be some
+}
+
+func (e *logEnds) add(run uint64, stream logs.Stream) {
+	e.mu.Lock()
+	e.list = append(e.list, logEnd{core.RunID(run), stream})
+	e.mu.Unlock()
+	select {
+	case e.more <- struct{}{}:
+	default:
+	}
+}
+
+func (e *logEnds) take() []logEnd {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	list := e.list
+	e.list = nil
+	return list
+}
+
+// dropEnded lets pid1 close the pipes that have ended.
+func (s *server) dropEnded() {
+	for _, end := range s.ended.take() {
+		s.keeper.send(ipc.KindDrop, ipc.Drop{Name: s.pipes[end]})
+		delete(s.pipes, end)
+	}
 }
 
 // dropRunFds closes the readiness channels of a run that has ended.
@@ -591,7 +648,10 @@ func (s *server) onSignal(sig unix.Signal) {
 		go s.hangup()
 	case sig == unix.SIGUSR1:
 		s.log.Info("replaced by request: services are not touched")
-		os.Exit(0) // pid1 starts it again
+		s.after = append(s.after, func() { // acknowledged, or pid1 would request it for ever
+			s.keeper.conn.Flush()
+			os.Exit(0) // pid1 starts it again
+		})
 	}
 }
 
@@ -619,7 +679,9 @@ func (s *server) act() {
 }
 
 // in runs a function in the loop, by which clients look at the state or send
-// an event, and waits until what it brought about is saved.
+// an event, and waits until what it brought about is saved. With an error it
+// was not run and never will be; the loop does not block, so once the function
+// is on its way the wait is short.
 func (s *server) in(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	select {
@@ -627,10 +689,6 @@ func (s *server) in(ctx context.Context, f func()) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	<-done
+	return nil
 }

@@ -215,7 +215,7 @@ func (s *server) info() ipc.Info {
 		Socket: s.paths.Socket, RuntimeDir: s.paths.RuntimeDir, ConfigDir: s.opts.configDir,
 		UptimeMS: time.Since(s.started).Milliseconds(), Services: map[string]int{},
 		ConfigErrors: []ipc.Problem{}, ServerRestarts: s.keeper.hello.Restarts, LastEnd: s.keeper.hello.LastEnd,
-		DownMS: time.Duration(s.keeper.hello.Down).Milliseconds(), ShuttingDown: s.core.ShuttingDown(),
+		DownMS: time.Duration(s.keeper.hello.Down).Milliseconds(), ShuttingDown: s.core.ShuttingDown(), StateLost: s.lost,
 	}
 	for _, n := range s.core.Names() {
 		v, _ := s.core.View(s.now(), n)
@@ -244,15 +244,19 @@ func (s *server) notFound(name string) *ipc.Error {
 	return e
 }
 
-// known checks names, and returns all of them for none.
+// known checks names, and returns each once; all that there are for none.
 func (s *server) known(names []string) ([]string, *ipc.Error) {
 	if len(names) == 0 {
 		return s.core.Names(), nil
 	}
+	once := make([]string, 0, len(names))
 	for _, n := range names {
 		if s.core.Spec(n) == nil {
 			return nil, s.notFound(n)
 		}
+		if !slices.Contains(once, n) {
+			once = append(once, n)
+		}
 	}
-	return slices.Compact(slices.Clone(names)), nil
+	return once, nil
 }

@@ -30,6 +30,9 @@ type waiter struct {
 	names   []string
 	judge   func(w *waiter, v core.View) outcome
 	changed []core.Changed
+	// related are the services that a wish for these may move; what others do
+	// meanwhile is not its doing. See concerns.
+	related map[string]bool
 	result  map[string]outcome
 	done    chan struct{}
 	closed  bool
@@ -63,7 +66,7 @@ func (s *server) ask(w *waiter) {
 		}
 	}
 	for _, ch := range w.changed {
-		if v, ok := s.core.View(s.now(), ch.Service); ok && stillMoving(v) {
+		if v, ok := s.core.View(s.now(), ch.Service); ok && s.concerns(w, ch.Service) && stillMoving(v) {
 			return
 		}
 	}
@@ -72,6 +75,28 @@ func (s *server) ask(w *waiter) {
 		delete(s.waiters, w)
 		close(w.done)
 	}
+}
+
+// concerns says that a service is one of those that the wish may move: named,
+// or tied to such a one by a dependency or a conflict, in whatever direction,
+// when this was first asked.
+func (s *server) concerns(w *waiter, name string) bool {
+	if w.related == nil {
+		w.related = map[string]bool{}
+		for todo := slices.Clone(w.names); len(todo) > 0; todo = todo[1:] {
+			n := todo[0]
+			if w.related[n] {
+				continue
+			}
+			w.related[n] = true
+			if v, ok := s.core.View(s.now(), n); ok {
+				for _, tied := range [][]string{v.Spec.Requires, v.Spec.Wants, v.Spec.Conflicts, v.Dependents} {
+					todo = append(todo, tied...)
+				}
+			}
+		}
+	}
+	return w.related[name]
 }
 
 // stillMoving says that a service which a wish has moved is about to move on
@@ -233,6 +258,9 @@ func cmpError(e *ipc.Error, err error) error {
 func (s *server) summary(w *waiter, before map[string]core.State) []ipc.Moved {
 	var out []ipc.Moved
 	for _, ch := range w.changed {
+		if !s.concerns(w, ch.Service) {
+			continue
+		}
 		m := ipc.Moved{Name: ch.Service, From: ipc.State(ch.From.String()), To: ipc.State(ch.To.String()), Reason: reasonOf(ch.Reason)}
 		if i := slices.IndexFunc(out, func(o ipc.Moved) bool { return o.Name == ch.Service }); i >= 0 {
 			m.From = out[i].From
@@ -262,6 +290,9 @@ func (s *server) verdict(w *waiter, verb string, timedOut bool) *ipc.Error {
 		v, _ := s.viewOf(n)
 		switch w.result[n] {
 		case reached:
+			if verb == "start" && v.State == ipc.StateFailed { // it was up, for a moment
+				return &ipc.Error{Kind: ipc.ErrFailed, Service: n, Message: fmt.Sprintf("cannot start %s: %s", n, failureOf(w, n, v))}
+			}
 			continue
 		case missed:
 			e := &ipc.Error{Kind: ipc.ErrFailed, Service: n}
@@ -269,7 +300,7 @@ func (s *server) verdict(w *waiter, verb string, timedOut bool) *ipc.Error {
 				e.Kind = ipc.ErrBlocked
 				e.Message = fmt.Sprintf("cannot start %s: %s", n, blocksOf(v))
 			} else {
-				e.Message = fmt.Sprintf("cannot start %s: it %s", n, failureOf(w, n, v))
+				e.Message = fmt.Sprintf("cannot start %s: %s", n, failureOf(w, n, v))
 			}
 			return e
 		case pending:
@@ -336,8 +367,11 @@ func (s *server) wait(ctx context.Context, p ipc.NamesParams) ([]ipc.Service, er
 		}
 	case "exited":
 		judge = func(_ *waiter, v core.View) outcome {
-			if v.State == core.StateExited || v.State == core.StateFailed {
+			switch {
+			case v.State == core.StateExited:
 				return reached
+			case v.State == core.StateFailed && over(v):
+				return missed
 			}
 			return pending
 		}

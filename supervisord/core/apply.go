@@ -117,7 +117,7 @@ func (c *Core) wishUp(todo []*service) {
 					continue
 				}
 				seen[n] = true
-				if !d.satisfied() && !(d.Up && (d.comingBack() || d.State.active())) {
+				if !d.upOrComing() {
 					c.startByHand(d)
 				}
 				todo = append(todo, d)

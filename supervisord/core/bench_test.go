@@ -2,7 +2,9 @@ package core
 
 import (
 	"fmt"
+	"maps"
 	"testing"
+	"time"
 
 	"github.com/threefoldtech/zinit/common/spec"
 )
@@ -120,12 +122,17 @@ func BenchmarkShutdown(b *testing.B) {
 }
 
 // TestStepsDoNotDependOnTheNumberOfServices counts what a step allocates, which
-// follows what it looks at.
+// follows what it looks at, also while a removal is under way.
 func TestStepsDoNotDependOnTheNumberOfServices(t *testing.T) {
 	for _, shape := range shapes {
 		t.Run(shape.name, func(t *testing.T) {
 			cost := func(n int) float64 {
-				c := bootAll(shape.build(n))
+				services := shape.build(n)
+				services[nth(n-1)].Lifecycle.StopTimeout = time.Hour
+				c := bootAll(services)
+				rest := maps.Clone(services)
+				delete(rest, nth(n-1))
+				c.Step(epoch, Load{Services: rest})
 				c.Changes()
 				now := epoch
 				return testing.AllocsPerRun(5, func() { now = crashOnce(c, now) })
@@ -135,5 +142,49 @@ func TestStepsDoNotDependOnTheNumberOfServices(t *testing.T) {
 				t.Errorf("a crash and a restart allocate %v times with 50 services, %v times with 1000", few, more)
 			}
 		})
+	}
+}
+
+// One of many services changes in place.
+func BenchmarkLoad(b *testing.B) {
+	for _, shape := range shapes {
+		b.Run(shape.name, func(b *testing.B) {
+			c := bootAll(shape.build(many))
+			c.Changes()
+			services := shape.build(0)
+			for n, s := range c.services {
+				services[n] = s.spec
+			}
+			for b.Loop() {
+				changed := *services[nth(many/2)]
+				changed.Lifecycle.StopTimeout++
+				services[changed.Name] = &changed
+				if out := c.Step(epoch, Load{Services: services}); len(out) > 0 {
+					b.Fatalf("a change in place does %v", out)
+				}
+				if ch := c.Changes(); len(ch.Records) != 1 {
+					b.Fatalf("a change of one saves %d records", len(ch.Records))
+				}
+			}
+		})
+	}
+}
+
+// All services go but the one that the others require.
+func BenchmarkRemoveAll(b *testing.B) {
+	services := shapes[2].build(many)
+	for b.Loop() {
+		b.StopTimer()
+		c := bootAll(services)
+		b.StartTimer()
+		queue := c.Step(epoch, Load{Services: map[string]*spec.Service{nth(0): services[nth(0)]}})
+		for ; len(queue) > 0; queue = queue[1:] {
+			if a, ok := queue[0].(Signal); ok {
+				queue = append(queue, c.Step(epoch, Exited{Run: a.Run})...)
+			}
+		}
+		if n := len(c.services); n != 1 {
+			b.Fatalf("%d services are left", n)
+		}
 	}
 }

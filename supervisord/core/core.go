@@ -61,8 +61,10 @@ type Core struct {
 	deadline deadlines
 	lastRun  RunID
 	shutdown *Shutdown
-	// removing names the services that are Removed.
+	// removing names the services that are Removed, loose says that some of them
+	// are loose.
 	removing map[string]bool
+	loose    bool
 
 	now     Time
 	actions []Action
@@ -84,9 +86,6 @@ func (c *Core) finish() []Action {
 	for {
 		c.expire()
 		c.settle()
-		if c.sweep() {
-			continue
-		}
 		if t, ok := c.NextWake(); !ok || t > c.now {
 			break
 		}

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/threefoldtech/zinit/common/spec"
@@ -31,7 +32,7 @@ func (c *Core) View(now Time, name string) (View, bool) {
 	}
 	v := View{
 		Record: s.copy(), Spec: s.spec, Blocks: s.blocks, Pid: s.pid(),
-		Dependents: c.requiredBy[name], Note: c.note(now, s),
+		Dependents: slices.Clone(c.requiredBy[name]), Note: c.note(now, s),
 	}
 	v.UnderWay = s.Due && s.UnderWay
 	if s.State == StateRunning && s.ranStable(now) {

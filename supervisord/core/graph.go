@@ -44,6 +44,7 @@ func (c *Core) link() {
 			delete(specs, n)
 		}
 	}
+	c.loose = false
 	if len(c.removing) > 0 {
 		c.loosen(specs)
 	}
@@ -64,16 +65,57 @@ func (c *Core) link() {
 	}
 }
 
-// loosen has the removed services be stopped without regard to what they
-// require if otherwise some might wait for each other: if one of them requires
-// what by the new configuration requires or comes after it.
+// unlink takes the edges of a removed service that is down out of the graph.
+// Nobody waits for a start of it, and it counts nowhere any more, so that
+// nothing else changes.
+func (c *Core) unlink(s *service) {
+	for _, d := range s.spec.Requires {
+		cut(c.requiredBy, d, s.Name)
+	}
+	for _, d := range s.spec.After {
+		cut(c.afterBy, d, s.Name)
+	}
+	for _, p := range s.spec.Ports {
+		cut(c.ports, p, s.Name)
+	}
+	for _, d := range s.spec.Conflicts {
+		if o := c.services[d]; o == nil || !slices.Contains(o.spec.Conflicts, s.Name) {
+			cut(c.conflicts, d, s.Name)
+			cut(c.conflicts, s.Name, d)
+		}
+	}
+	for _, d := range c.conflicts[s.Name] {
+		cut(c.givesWay, d, s.Name)
+	}
+	delete(c.givesWay, s.Name)
+}
+
+// cut takes a name out of a list.
+func cut[K comparable](edges map[K][]string, from K, to string) {
+	i := slices.Index(edges[from], to)
+	switch {
+	case i < 0:
+	case len(edges[from]) == 1:
+		delete(edges, from)
+	default:
+		edges[from] = slices.Delete(edges[from], i, i+1)
+	}
+}
+
+// loosen has removed services be stopped without regard to what they require
+// where otherwise some would wait for each other: where that, by the new
+// configuration, still requires or comes after the removed one.
 func (c *Core) loosen(specs map[string]*spec.Service) {
 	for n := range c.removing {
 		specs[n] = c.services[n].spec
 	}
-	loose := len(spec.Cycles(specs)) > 0
-	for n := range c.removing {
-		c.services[n].loose = loose
+	for cycles := spec.Cycles(specs); len(cycles) > 0; cycles = spec.Cycles(specs) {
+		for _, n := range slices.Concat(cycles...) {
+			if c.removing[n] {
+				c.services[n].loose, c.loose = true, true
+				delete(specs, n)
+			}
+		}
 	}
 }
 

@@ -54,7 +54,7 @@ func (c *Core) load(ev Load) {
 		c.retime(s, was)
 		turned := back || sp.Status != was.Status
 		switch {
-		case turned && sp.Status == spec.StatusStart && !s.Up:
+		case turned && sp.Status == spec.StatusStart && !s.upOrComing():
 			up = append(up, s)
 		case turned && sp.Status == spec.StatusStop && s.Up:
 			down = append(down, s)
@@ -147,23 +147,19 @@ func (c *Core) relink() {
 	}
 }
 
-// sweep forgets the removed services that are down, and says whether there
-// were any.
-func (c *Core) sweep() bool {
-	gone := false
-	for _, s := range c.sorted(c.removing) {
-		if s.engaged() || len(s.Runs) > 0 {
-			continue
-		}
-		c.setDeadline(s, 0)
-		c.save(s)
-		delete(c.services, s.Name)
-		delete(c.removing, s.Name)
-		c.do(Changed{Service: s.Name, From: s.State, To: StateInactive, Removed: true})
-		gone = true
+// settleGone forgets a removed service that is down.
+func (c *Core) settleGone(s *service) {
+	if !s.Removed || s.engaged() || len(s.Runs) > 0 {
+		return
 	}
-	if gone {
+	c.setDeadline(s, 0)
+	c.touch(s)
+	delete(c.services, s.Name)
+	delete(c.removing, s.Name)
+	if c.loose {
 		c.relink()
+	} else {
+		c.unlink(s)
 	}
-	return gone
+	c.do(Changed{Service: s.Name, From: s.State, To: StateInactive, Removed: true})
 }

@@ -2,6 +2,7 @@ package core
 
 import (
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/threefoldtech/zinit/common/spec"
@@ -133,15 +134,7 @@ type service struct {
 	counted, loose   bool
 }
 
-func byName(a, b *service) int {
-	switch {
-	case a.Name < b.Name:
-		return -1
-	case a.Name > b.Name:
-		return 1
-	}
-	return 0
-}
+func byName(a, b *service) int { return strings.Compare(a.Name, b.Name) }
 
 // comingBack says that a service which is down starts again by itself, unless
 // something gets in the way.
@@ -157,8 +150,11 @@ func (s *service) waiting() bool {
 	return (s.State == StateExited || s.State == StateFailed) && s.Deadline > 0 && !s.Cleaning
 }
 
-// engaged says that what a service requires cannot stop yet.
-func (s *service) engaged() bool { return s.State.active() || s.Halt != HaltNone }
+// engaged says that what a service requires cannot stop yet: for its own sake,
+// or for that of others which require it and are up while it is down.
+func (s *service) engaged() bool {
+	return s.State.active() || s.Halt != HaltNone || s.users > 0 && !s.Done && s.broken == nil
+}
 
 // main returns the run of the service itself, nil if nothing is left of it.
 func (s *service) main() *Run { return s.find(func(r *Run) bool { return r.Role == RoleMain }) }
@@ -185,7 +181,12 @@ func (s *service) pid() int {
 
 // satisfied says that a service which requires this one may start.
 func (s *service) satisfied() bool {
-	return s.Halt == HaltNone && (s.State == StateRunning || s.State == StateExited && s.Done)
+	return s.Halt == HaltNone && (s.State == StateRunning || s.State == StateExited && s.Done && !s.Due)
+}
+
+// upOrComing says that a service does what a wish for it would bring about.
+func (s *service) upOrComing() bool {
+	return s.satisfied() || s.Up && (s.comingBack() || s.State.active())
 }
 
 // holds says that a running service which requires this one may go on running.
@@ -254,7 +255,6 @@ func (c *Core) becomeStarting(s *service) {
 }
 
 func (c *Core) becomeRunning(s *service) {
-	s.Due = false
 	s.Reason = nil
 	c.become(s, StateRunning)
 	s.ReadyAt = c.now

@@ -55,35 +55,47 @@ func (c *Core) touchNames(lists ...[]string) {
 
 // settle looks at what was touched until nothing changes: who is to stop
 // first, so that this has reached everybody before the first one does stop,
-// and stops before starts. A round that changes something does so for good,
-// towards a wish, so the number of rounds is bounded by the length of the
-// longest chain.
+// then stops, then starts. What is to go on after its last run starts before
+// what is blocked, maybe by just that; and what is blocked only when it is
+// known of everybody who is on the way to a start. A round that changes
+// something does so for good, towards a wish, so the number of rounds is
+// bounded by the length of the longest chain.
 func (c *Core) settle() {
 	for len(c.touched) > 0 {
-		starts := map[string]bool{}
+		blocked := map[string]bool{}
 		for len(c.touched) > 0 {
-			stops := map[string]bool{}
+			starts := map[string]bool{}
 			for len(c.touched) > 0 {
-				round := c.touched
-				c.touched = map[string]bool{}
-				maps.Copy(stops, round)
-				for _, s := range c.sorted(round) {
-					c.settleHalt(s)
+				stops := map[string]bool{}
+				for len(c.touched) > 0 {
+					round := c.touched
+					c.touched = map[string]bool{}
+					maps.Copy(stops, round)
+					for _, s := range c.sorted(round) {
+						c.settleHalt(s)
+					}
+				}
+				maps.Copy(starts, stops)
+				for _, s := range c.sorted(stops) {
+					c.settleStop(s)
+					c.settleGone(s)
 				}
 			}
-			maps.Copy(starts, stops)
-			for _, s := range c.sorted(stops) {
-				c.settleStop(s)
-			}
-		}
-		// What is to go on after its last run comes before what waits for just
-		// that to end.
-		for _, blocked := range []bool{false, true} {
-			for _, s := range c.sorted(starts) {
-				if (s.State == StateBlocked) == blocked {
+			list := c.sorted(starts)
+			for _, s := range list {
+				if s.State != StateBlocked {
 					c.settleStart(s)
 				}
 			}
+			for _, s := range list {
+				if s.State == StateBlocked {
+					c.settleWay(s)
+					blocked[s.Name] = true
+				}
+			}
+		}
+		for _, s := range c.sorted(blocked) {
+			c.settleStart(s)
 		}
 	}
 	c.checkHalt()
@@ -140,29 +152,48 @@ func (c *Core) dependentsDown(s *service) bool {
 // count keeps users and followers of others right. It is called whenever the
 // state or the halt of a service has changed.
 func (c *Core) count(s *service) {
-	if s.counted == s.engaged() || s.loose {
-		return
-	}
-	s.counted = !s.counted
-	by := -1
-	if s.counted {
-		by = 1
-	}
-	for _, n := range s.spec.Requires {
-		if d := c.services[n]; d != nil {
-			d.users += by
+	for todo := []*service{s}; len(todo) > 0; todo = todo[1:] {
+		s := todo[0]
+		if s.counted == s.engaged() || s.loose {
+			continue
+		}
+		s.counted = !s.counted
+		by := -1
+		if s.counted {
+			by = 1
+		}
+		for _, n := range s.spec.Requires {
+			if d := c.services[n]; d != nil {
+				d.users += by
+				if d.counted != d.engaged() {
+					todo = append(todo, d)
+				}
+			}
+		}
+		for _, n := range s.spec.After {
+			if d := c.services[n]; d != nil {
+				d.followers += by
+			}
 		}
 	}
-	for _, n := range s.spec.After {
-		if d := c.services[n]; d != nil {
-			d.followers += by
-		}
+}
+
+// mayStart says that it is for others alone when a service starts.
+func (c *Core) mayStart(s *service) bool {
+	return s.Due && s.Halt == HaltNone && !s.State.active() && c.shutdown == nil
+}
+
+// settleWay finds out whether a blocked service is on the way to a start.
+func (c *Core) settleWay(s *service) {
+	if c.mayStart(s) {
+		why, blocks := c.inTheWay(s)
+		c.setUnderWay(s, why == nil && c.moving(blocks))
 	}
 }
 
 // settleStart starts a service that is due, or says what is in the way.
 func (c *Core) settleStart(s *service) {
-	if !s.Due || s.Halt != HaltNone || s.State.active() || c.shutdown != nil {
+	if !c.mayStart(s) {
 		return
 	}
 	c.clean(s)

@@ -44,7 +44,7 @@ func (w *world) checkStep(ev Event, actions []Action) {
 			s := c.services[a.Service.Name]
 			if a.Role == RoleStop {
 				w.checkFirstStop(s)
-			} else if s.Halt == HaltNone {
+			} else if s.Halt == HaltNone && !(recovered(ev) && w.changed[s.Name] >= s.Since) {
 				w.checkStart(s, a)
 			}
 			if stopping && a.Role != RoleStop && !recovered(ev) {
@@ -86,7 +86,7 @@ func (w *world) checkStart(s *service, a Spawn) {
 // checkFirstStop: a service that is stopped by a wish outlives those that
 // require it, directly or not.
 func (w *world) checkFirstStop(s *service) {
-	if s.Halt == HaltNone || s.Failure != nil || w.core.shutdown != nil && w.core.shutdown.Killed {
+	if s.Halt == HaltNone || !s.State.active() || s.Failure != nil || w.core.shutdown != nil && w.core.shutdown.Killed {
 		return
 	}
 	if w.late[s.Name] {
@@ -95,14 +95,14 @@ func (w *world) checkFirstStop(s *service) {
 	seen := map[string]bool{s.Name: true}
 	for todo := []string{s.Name}; len(todo) > 0; todo = todo[1:] {
 		n := todo[0]
-		if d := w.core.services[n]; n != s.Name && d.State.active() && !d.loose {
+		if d := w.core.services[n]; n != s.Name && d.State.active() {
 			w.fail("%s is stopped before %s, which is %v", s.Name, n, d.State)
 		}
 		if s := w.core.services[n]; s.State == StateExited && s.Done && w.core.shutdown == nil {
 			continue // it has done its work and needs nothing any more
 		}
 		for _, d := range w.core.requiredBy[n] {
-			if !seen[d] {
+			if !seen[d] && !w.core.services[d].loose {
 				seen[d] = true
 				todo = append(todo, d)
 			}

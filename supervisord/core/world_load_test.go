@@ -189,7 +189,7 @@ func (w *world) checkLoad(ev Load) []Action {
 		switch {
 		case s.Failure != nil && (retimed || was.Deadline > 0 && was.Deadline <= w.now):
 		case wish && sp.Status == spec.StatusStop:
-			if !s.Due && s.Up {
+			if !s.Due && s.Up && was.spec.Kind != spec.KindTarget { // a target may be back at once
 				w.fail("%s goes on and its status is stop now", n)
 			}
 		case replaced && was.spec != sp && was.Up && s.Up:
