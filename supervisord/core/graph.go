@@ -78,16 +78,16 @@ func (c *Core) unlink(s *service) {
 	for _, p := range s.spec.Ports {
 		cut(c.ports, p, s.Name)
 	}
+	for _, d := range c.conflicts[s.Name] {
+		cut(c.givesWay, d, s.Name)
+	}
+	delete(c.givesWay, s.Name)
 	for _, d := range s.spec.Conflicts {
 		if o := c.services[d]; o == nil || !slices.Contains(o.spec.Conflicts, s.Name) {
 			cut(c.conflicts, d, s.Name)
 			cut(c.conflicts, s.Name, d)
 		}
 	}
-	for _, d := range c.conflicts[s.Name] {
-		cut(c.givesWay, d, s.Name)
-	}
-	delete(c.givesWay, s.Name)
 }
 
 // cut takes a name out of a list.
