@@ -26,7 +26,7 @@ if ! "$bin/zinit" wait --timeout 20s site 2>wait.err; then
 fi
 
 zinit=bin/zinit
-server=$("$bin/zinit" status --json | sed -nE 's/^ *"pid": ([0-9]+),?$/\1/p')
+server=$("$bin/zinit" status --json | grep -oE '"pid": *[0-9]+' | grep -oE '[0-9]+')
 echo
 "$bin/zinit" list
 cat <<EOF
@@ -41,7 +41,7 @@ few seconds and comes back. Type next:
   $zinit stop clock          stops web and site first, and says so
   $zinit why site            why it does not run, down to the cause
   $zinit start clock         brings all of them back
-  kill -9 $server            the supervisor; no service minds
+  kill -9 $server             the supervisor; no service minds
   $zinit shutdown            the end
 
 The service files are in testdata/examples, the supervisor's log in bin/run/zinit.log.
