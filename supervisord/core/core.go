@@ -61,10 +61,8 @@ type Core struct {
 	deadline deadlines
 	lastRun  RunID
 	shutdown *Shutdown
-	// removing names the services that are Removed, loose says that some of them
-	// are loose.
+	// removing names the services that are Removed.
 	removing map[string]bool
-	loose    bool
 
 	now     Time
 	actions []Action

@@ -44,7 +44,6 @@ func (c *Core) link() {
 			delete(specs, n)
 		}
 	}
-	c.loose = false
 	if len(c.removing) > 0 {
 		c.loosen(specs)
 	}
@@ -112,7 +111,7 @@ func (c *Core) loosen(specs map[string]*spec.Service) {
 	for cycles := spec.Cycles(specs); len(cycles) > 0; cycles = spec.Cycles(specs) {
 		for _, n := range slices.Concat(cycles...) {
 			if c.removing[n] {
-				c.services[n].loose, c.loose = true, true
+				c.services[n].loose = true
 				delete(specs, n)
 			}
 		}

@@ -18,7 +18,8 @@ type Load struct {
 	// before has not changed.
 	Services map[string]*spec.Service
 	// Restart names the changed services whose process has to be replaced for
-	// the change to take effect. A change of kind, oneshot or ready always does.
+	// the change to take effect. That of kind, oneshot, ready or watchdog always
+	// has to be.
 	Restart map[string]bool
 }
 
@@ -62,7 +63,7 @@ func (c *Core) load(ev Load) {
 		case turned && sp.Status == spec.StatusIgnore && s.waiting():
 			c.setDeadline(s, 0)
 		}
-		replaced := ev.Restart[n] || sp.Kind != was.Kind || sp.Oneshot != was.Oneshot || sp.Lifecycle.Ready != was.Lifecycle.Ready
+		replaced := ev.Restart[n] || otherProcess(was, sp)
 		undone := s.Done && !sp.Oneshot
 		s.Done = s.Done && !undone
 		switch {
@@ -113,6 +114,13 @@ func (c *Core) load(ev Load) {
 	c.wishUp(up)
 }
 
+// otherProcess says that a process begun by one configuration would be
+// misunderstood by another.
+func otherProcess(was, sp *spec.Service) bool {
+	return sp.Kind != was.Kind || sp.Oneshot != was.Oneshot ||
+		sp.Lifecycle.Ready != was.Lifecycle.Ready || sp.Lifecycle.Watchdog != was.Lifecycle.Watchdog
+}
+
 // retime gives a timeout that runs the length that it has now.
 func (c *Core) retime(s *service, was *spec.Service) {
 	timeout := func(l spec.Lifecycle) time.Duration {
@@ -149,17 +157,13 @@ func (c *Core) relink() {
 
 // settleGone forgets a removed service that is down.
 func (c *Core) settleGone(s *service) {
-	if !s.Removed || s.engaged() || len(s.Runs) > 0 {
+	if !s.Removed || s.engaged() { // as long as it has runs its halt stays
 		return
 	}
 	c.setDeadline(s, 0)
 	c.touch(s)
+	c.unlink(s)
 	delete(c.services, s.Name)
 	delete(c.removing, s.Name)
-	if c.loose {
-		c.relink()
-	} else {
-		c.unlink(s)
-	}
 	c.do(Changed{Service: s.Name, From: s.State, To: StateInactive, Removed: true})
 }

@@ -183,8 +183,8 @@ func (w *world) checkLoad(ev Load) []Action {
 		if was.State != StateStarting && was.State != StateRunning || was.Halt != HaltNone || c.shutdown != nil {
 			continue
 		}
-		replaced := ev.Restart[n] || sp.Kind != was.spec.Kind || sp.Oneshot != was.spec.Oneshot || sp.Lifecycle.Ready != was.spec.Lifecycle.Ready
-		retimed := was.spec.Lifecycle.StartTimeout != sp.Lifecycle.StartTimeout || was.spec.Lifecycle.Watchdog != sp.Lifecycle.Watchdog
+		replaced := ev.Restart[n] || otherProcess(was.spec, sp)
+		retimed := was.spec.Lifecycle.StartTimeout != sp.Lifecycle.StartTimeout
 		down := s.State != was.State || s.Halt != HaltNone || s.LastMain != was.LastMain
 		switch {
 		case s.Failure != nil && (retimed || was.Deadline > 0 && was.Deadline <= w.now):
