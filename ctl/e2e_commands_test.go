@@ -32,6 +32,12 @@ func storyCommands() map[string]func(*testscript.TestScript, bool, []string) {
 		"pids":        storyPids,
 		"keeper":      storyKeeper,
 		"generate":    storyGenerate,
+		"vm-up":       vmUp,
+		"vm-disk":     vmDisk,
+		"vm-console":  vmConsole,
+		"vm-type":     vmType,
+		"vm-key":      vmKey,
+		"vm-ended":    vmEnded,
 	}
 	for name := range storyChecks {
 		commands[name] = func(ts *testscript.TestScript, neg bool, args []string) {
@@ -51,6 +57,7 @@ var storyChecks = map[string]func(ts *testscript.TestScript, args []string) erro
 	"file":   checkFile,
 	"alive":  checkAlive,
 	"procs":  checkProcs,
+	"vm":     checkVM,
 }
 
 func check(ts *testscript.TestScript, neg bool, name string, args []string) error {
@@ -128,9 +135,13 @@ func storyWaitfor(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) > 0 && args[0] == "!" {
 		neg, args = !neg, args[1:]
 	}
-	need(ts, len(args) > 1 && storyChecks[args[0]] != nil, "waitfor [!] json|output|file|alive|procs ARG...")
-	if err := eventually(patience, func() error { return check(ts, neg, args[0], args[1:]) }); err != nil {
-		ts.Fatalf("not within %s: %v", patience, err)
+	need(ts, len(args) > 1 && storyChecks[args[0]] != nil, "waitfor [!] CHECK ARG...")
+	limit := patience
+	if args[0] == "vm" {
+		limit = vmPatience
+	}
+	if err := eventually(limit, func() error { return check(ts, neg, args[0], args[1:]) }); err != nil {
+		ts.Fatalf("not within %s: %v", limit, err)
 	}
 }
 

@@ -44,8 +44,11 @@ func TestStories(t *testing.T) {
 		Setup:               func(env *testscript.Env) error { return newStage(env, bin, root) },
 		Cmds:                storyCommands(),
 		Condition: func(name string) (bool, error) {
-			if name == "root" {
+			switch name {
+			case "root":
 				return os.Getuid() == 0, nil
+			case "vm":
+				return vmsPossible(), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
@@ -137,6 +140,8 @@ type stage struct {
 	// mark is an environment variable that every process of the story has.
 	mark    string
 	keepers []*keeper
+	vm      *vm
+	bin     string
 }
 
 // keeper is a zinit that the story has started, by the process that is or
@@ -160,7 +165,7 @@ func newStage(env *testscript.Env, bin, root string) error {
 			return err
 		}
 	}
-	s := &stage{mark: "ZINIT_STORY=" + sockets}
+	s := &stage{mark: "ZINIT_STORY=" + sockets, bin: bin}
 	env.Values[stageKey{}] = s
 	env.Vars = append(env.Vars, s.mark,
 		"GORACE=atexit_sleep_ms=0", // a program with the race detector ends as fast as one without
@@ -193,6 +198,9 @@ func (s *stage) close(t testing.TB, work string) {
 			k.cmd.Process.Kill()
 			<-k.ended
 		}
+	}
+	if s.vm != nil {
+		s.vm.end(t)
 	}
 	if left := s.processes(); len(left) > 0 {
 		if !t.Failed() {

@@ -31,6 +31,8 @@ const (
 	// linkGrace is the time between the end of the supervisor and that of its
 	// link, in either order.
 	linkGrace = time.Second
+	// serverName is the program of the supervisor where no path is given.
+	serverName = "zinit-server"
 )
 
 // supervisor is the one process that decides. A new one starts when the one
@@ -68,9 +70,13 @@ func (k *keeper) startSupervisor() {
 		return
 	}
 	s.conn, s.greeted, s.told, s.condemned = conn, false, false, false
+	argv := slices.Clone(s.argv)
+	if argv[0] == serverName {
+		argv[0] = findServer()
+	}
 	j := &job{
 		supervisor: true,
-		spawn:      ipc.Spawn{Tag: "the supervisor", Argv: s.argv, Env: supervisorEnv()},
+		spawn:      ipc.Spawn{Tag: "the supervisor", Argv: argv, Env: supervisorEnv()},
 		files:      []int{k.null, 1, 2},
 		cgroup:     -1,
 	}
@@ -365,14 +371,14 @@ func (k *keeper) dueSupervisor(now time.Time, at func(time.Time) bool) {
 }
 
 // findServer returns the path of zinit-server: beside the running program,
-// else what PATH has.
+// else what PATH has. It asks /proc and not the package os, which asks as the
+// program starts: an init has no /proc by then.
 func findServer() string {
-	const name = "zinit-server"
-	if exe, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(exe), name)
+	if exe, err := os.Readlink(selfExe); err == nil {
+		beside := filepath.Join(filepath.Dir(exe), serverName)
 		if unix.Access(beside, unix.X_OK) == nil {
 			return beside
 		}
 	}
-	return name
+	return serverName
 }

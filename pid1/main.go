@@ -88,6 +88,9 @@ func main() {
 	if opt.note != "" {
 		log.warn(opt.note)
 	}
+	if opt.mode == ipc.ModeVM {
+		boot(log)
+	}
 	if os.Getpid() != 1 {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			log.warn("cannot become a subreaper: processes that services leave behind go to init", "error", err)
@@ -133,7 +136,7 @@ func parse(args []string, pid int, getenv func(string) string, exists func(strin
 		opt.mode, opt.server = ipc.ModeStandalone, rest
 		return opt
 	}
-	opt.server = append([]string{findServer()}, pass...)
+	opt.server = append([]string{serverName}, pass...)
 	if dashes && len(rest) > 0 {
 		opt.main = rest
 	}
