@@ -171,6 +171,21 @@ func TestDurations(t *testing.T) {
 	}
 }
 
+func FuzzDuration(f *testing.F) {
+	for _, text := range []string{"90", "2s", "1m30s", "0.5", "", "-1", "5x", "10000000000", "1e9", ".s", "+1"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		d, err := parseDuration(text)
+		if (err == nil) != (d > 0) {
+			t.Fatalf("%q: %v, %v", text, d, err)
+		}
+		if again, err := parseDuration(d.String()); d > 0 && (again != d || err != nil) {
+			t.Fatalf("%q is %v, which is %v, %v", text, d, again, err)
+		}
+	})
+}
+
 func TestClean(t *testing.T) {
 	for text, want := range map[string]string{
 		"plain ü €\t.":      "plain ü €\t.",

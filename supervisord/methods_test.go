@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 
@@ -93,4 +95,50 @@ func TestMethodsAreDocumented(t *testing.T) {
 	if names := methodNames(); !slices.IsSorted(names) || len(names) != len(methods) {
 		t.Errorf("the names of methods are %v", names)
 	}
+}
+
+// FuzzParameters gives every method whatever passes the check of frames. What
+// is refused is refused as invalid.
+func FuzzParameters(f *testing.F) {
+	types := []func(ipc.Request) error{
+		decodes[ipc.NamesParams], decodes[ipc.NameParams], decodes[ipc.EventsParams], decodes[ipc.GetParams],
+		decodes[ipc.ConfigParams], decodes[ipc.ReloadParams], decodes[ipc.LogsParams],
+	}
+	since := ipc.Time{}
+	for _, p := range []any{
+		ipc.NamesParams{Names: []string{"web", "db"}, NoWait: true, TimeoutMS: 5, State: ipc.StateRunning, Class: "user", For: "exited"},
+		ipc.NameParams{Name: "web", Signal: "HUP", Reverse: true}, ipc.EventsParams{Follow: true, After: 7}, ipc.GetParams{Name: "web", Reveal: true},
+		ipc.ConfigParams{Config: "[service]", Name: "web", Persist: true, TimeoutMS: -1}, ipc.ReloadParams{DryRun: true},
+		ipc.LogsParams{Names: []string{"web"}, Lines: -1, Stream: "stderr", Since: &since, Grep: "a|b", Previous: true},
+		map[string]any{"names": map[string]any{"web": 1}, "name": []any{nil}, "since": time.Unix(1, 2), "lines": 1.5}, nil,
+	} {
+		b, err := msgpack.Marshal(p)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if ipc.Check(b) != nil {
+			return
+		}
+		for name, m := range methods {
+			r := ipc.Request{ID: 1, Method: name, Params: b}
+			refused := []error{m.check(r)}
+			for _, decode := range types {
+				refused = append(refused, decode(r))
+			}
+			for _, err := range refused {
+				var e *ipc.Error
+				if err != nil && (!errors.As(err, &e) || e.Kind != ipc.ErrInvalid) {
+					t.Fatalf("%s: %v", name, err)
+				}
+			}
+		}
+	})
+}
+
+func decodes[T any](r ipc.Request) error {
+	_, err := params[T](r)
+	return err
 }

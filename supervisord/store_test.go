@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/threefoldtech/zinit/common/spec"
@@ -12,7 +15,7 @@ import (
 
 // journal writes a header, a service and a first state, then one batch for
 // each of the following.
-func journal(t *testing.T, batches ...core.Changes) string {
+func journal(t testing.TB, batches ...core.Changes) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "state")
 	s := newStore(path)
@@ -146,15 +149,50 @@ func TestFailedAppendIsMadeGood(t *testing.T) {
 	}
 }
 
+// FuzzState reads journals whose records have been tampered with and sealed
+// again, whole and cut off anywhere: what is there before the cut counts.
 func FuzzState(f *testing.F) {
-	f.Add([]byte("\x00\x00\x00\x01\x00\x00\x00\x00\x01"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		path := filepath.Join(t.TempDir(), "state")
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
+	path := journal(f,
+		core.Changes{Global: &core.Global{LastRun: 4}, Records: []core.Record{record("web", core.StateStarting, 5), record("old", core.StateExited)}},
+		core.Changes{Records: []core.Record{record("web", core.StateRunning, 5)}, Removed: []string{"old"}},
+	)
+	real, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(real, len(real)/2)
+	f.Add(real, len(real)-1)
+	f.Add([]byte("\x00\x00\x00\x01\x00\x00\x00\x00\x01"), 0)
+	f.Fuzz(func(t *testing.T, b []byte, cut int) {
+		b = bytes.Clone(b) // it is the fuzzer's
+		for rest := b; len(rest) >= frameSize; {
+			n := int(binary.BigEndian.Uint32(rest))
+			if n < 1 || n > len(rest)-frameSize {
+				break
+			}
+			seal(rest[:frameSize+n])
+			rest = rest[frameSize+n:]
 		}
-		if got, err := loadState(path); err == nil && got.Header.Format != stateFormat {
-			t.Fatalf("%x is taken for a state: %+v", b, got)
+		load := func(b []byte) (*saved, error) {
+			if err := os.WriteFile(path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := loadState(path)
+			if err == nil && got.Header.Format != stateFormat {
+				t.Fatalf("%x is taken for a state: %+v", b, got)
+			}
+			return got, err
+		}
+		whole, err := load(b)
+		if err != nil {
+			return
+		}
+		part, err := load(b[:max(0, min(cut, len(b)))])
+		if err == nil && len(part.Events) > len(whole.Events) {
+			t.Fatalf("a part has %d events, the whole %d", len(part.Events), len(whole.Events))
+		}
+		if err != nil && !strings.Contains(err.Error(), "does not begin with a header") {
+			t.Fatalf("cut at %d: %v", cut, err)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"fmt"
 	"math"
 	"runtime"
 	"slices"
@@ -70,6 +71,21 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%d is written %s, want %s", n, got, want)
 		}
 	}
+}
+
+func FuzzParseSize(f *testing.F) {
+	for _, s := range []string{"0", "7B", "10MiB", "1 kB", "8388608TiB", "-1", "1.5GiB", "99999999999999999999"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n, ok := ParseSize(s)
+		if !ok {
+			return
+		}
+		if again, ok := ParseSize(strings.Trim(formatSize(n), `"`)); n < 0 || again != n || !ok {
+			t.Fatalf("%q is %d, which is written %s, which is %d, %v", s, n, formatSize(n), again, ok)
+		}
+	})
 }
 
 func TestAddresses(t *testing.T) {
@@ -171,6 +187,39 @@ func FuzzParse(f *testing.F) {
 			}
 			if diff := s.Diff(again); diff != nil {
 				t.Fatalf("differs in %v once written and read:\n%s", diff, text)
+			}
+		}
+	})
+}
+
+// FuzzPlan puts three files together: a cycle that is found is one, and the
+// check finds a fault or the files go together.
+func FuzzPlan(f *testing.F) {
+	file := func(name, dependencies string) string {
+		return fmt.Sprintf("[service]\nname = %q\nexec = \"x\"\nports = [80]\n[dependencies]\n%s\n[logging]\nfile = \"/var/log/%s\"\n", name, dependencies, name)
+	}
+	f.Add(file("a", `requires = ["b"]`), file("b", `after = ["c"]`), file("c", `requires = ["a"]`))
+	f.Add(file("a", `wants = ["a", "nobody"]`), file("a", ""), "[target]\nname = \"t\"\n[dependencies]\nconflicts = [\"a\"]\n")
+	f.Add("[xinet]\nname = \"p\"\nservice = \"a\"\nlisten = [\"tcp:127.0.0.1:80\"]\nbackend = \"unix:/b\"\n", "[service", "")
+	f.Fuzz(func(t *testing.T, one, two, three string) {
+		p := Plan{Services: map[string]*Service{}, Proxies: map[string]*Proxy{}}
+		for i, src := range []string{one, two, three} {
+			s, x, problems := Parse(fmt.Sprintf("f%d.toml", i), []byte(src))
+			if problems == nil {
+				p.Add(s, x)
+			}
+		}
+		for _, problem := range append(p.Check(), p.Warnings()...) {
+			if problem.Message == "" || problem.File == "" {
+				t.Fatalf("%+v", problem)
+			}
+		}
+		for _, cycle := range Cycles(p.Services) {
+			for i, name := range cycle {
+				next := cycle[(i+1)%len(cycle)]
+				if s := p.Services[name]; s == nil || !slices.Contains(s.Requires, next) && !slices.Contains(s.After, next) {
+					t.Fatalf("%v is no cycle", cycle)
+				}
 			}
 		}
 	})
