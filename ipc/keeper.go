@@ -15,7 +15,7 @@ type RunID uint64
 // Kinds on the keeper link. Numbers are never reused.
 const (
 	// supervisord to pid1
-	KindSpawn  Kind = 16 // Spawn; with a descriptor of the cgroup where one is set
+	KindSpawn  Kind = 16 // Spawn
 	KindSignal Kind = 17 // Signal
 	KindMain   Kind = 18 // Main
 	KindAck    Kind = 19 // Ack
@@ -96,6 +96,12 @@ type Spawn struct {
 	// LISTEN_FDNAMES and LISTEN_PID are set for them (sd_listen_fds(3)).
 	Fds         []FdUse  `msgpack:"fds,omitempty"`
 	ListenNames []string `msgpack:"listen_names,omitempty"`
+	// Cgroup is the directory of a cgroup v2 that was made for this run alone,
+	// "" for pid1's own cgroup.
+	Cgroup string `msgpack:"cgroup,omitempty"`
+	// CgroupLast has the exec helper, where one is needed, begin in pid1's own
+	// cgroup: the helper itself might not fit into the limits.
+	CgroupLast bool `msgpack:"cgroup_last,omitempty"`
 	// Console runs the process on pid1's own stdin, stdout and stderr, in the
 	// foreground of its terminal.
 	Console bool `msgpack:"console,omitempty"`
@@ -249,10 +255,11 @@ type Spawned struct {
 
 // Stages of a SpawnFailed.
 const (
-	StageDir  = "dir"  // entering the directory
-	StageExec = "exec" // finding or executing the program
-	StageFork = "fork" // making the process
-	StageCred = "user" // changing the identity
+	StageDir    = "dir"    // entering the directory
+	StageExec   = "exec"   // finding or executing the program
+	StageFork   = "fork"   // making the process
+	StageCred   = "user"   // changing the identity
+	StageCgroup = "cgroup" // entering the cgroup
 )
 
 // SpawnFailed says that there is no process, and why. The run is not in the

@@ -22,10 +22,8 @@ const helperName = "zinit-exec"
 
 // helperSpec is what pid1 hands to the helper.
 type helperSpec struct {
-	Path string `msgpack:"path"`
-	// Cgroup is the path of a cgroup to enter, "" for none.
-	Cgroup string    `msgpack:"cgroup,omitempty"`
-	Spawn  ipc.Spawn `msgpack:"spawn"`
+	Path  string    `msgpack:"path"`
+	Spawn ipc.Spawn `msgpack:"spawn"`
 }
 
 // step is one thing that the helper does: what it is called if it fails, and
@@ -115,9 +113,9 @@ func plan(spec *helperSpec) ([]step, error) {
 	add := func(stage, path string, do func() syscall.Errno) {
 		steps = append(steps, step{stage, path, do})
 	}
-	if spec.Cgroup != "" {
-		file, text := []byte(spec.Cgroup+"/cgroup.procs\x00"), []byte("0")
-		add("cgroup", spec.Cgroup, func() syscall.Errno { return write(file, text) })
+	if sp.CgroupLast && sp.Cgroup != "" {
+		file, text := []byte(sp.Cgroup+"/cgroup.procs\x00"), []byte("0")
+		add(ipc.StageCgroup, sp.Cgroup, func() syscall.Errno { return write(file, text) })
 	}
 	if sp.OOMScoreAdj != nil {
 		file, text := []byte("/proc/self/oom_score_adj\x00"), []byte(strconv.Itoa(*sp.OOMScoreAdj))

@@ -34,6 +34,8 @@ func explain(sp *ipc.Spawn, f failure) *ipc.SpawnFailed {
 		m.Message = explainExec(sp, f)
 	case ipc.StageFork:
 		m.Message = fmt.Sprintf("cannot make a process: %v%s", f.errno, forkHint(f.errno))
+	case ipc.StageCgroup:
+		m.Message = fmt.Sprintf("cannot enter cgroup %s: %v", f.path, f.errno)
 	case ipc.StageCred:
 		m.Message = "cannot become another user: " + f.errno.Error()
 		if sp.Cred != nil {

@@ -47,6 +47,7 @@ type keeper struct {
 	sigs     *signalSet
 	launcher *launcher
 	inbound  chan inbound
+	cgroups  *cgroupWatch
 	null     int
 
 	// forking counts the jobs under way whose child is not known yet, and
@@ -55,11 +56,6 @@ type keeper struct {
 	waiting []*job
 	// helper makes all children start through the exec helper.
 	helper bool
-	// killed are the cgroups, by inode, on which cgroup.kill was used. On Linux
-	// 6.18 whatever is cloned into such a cgroup from outside is killed at
-	// birth, for as long as the cgroup exists. Entering it after the fork is
-	// safe, so there the helper does that.
-	killed map[uint64]bool
 	// kids are the children that lead no run, by session; nil if not looked up.
 	kids map[int][]int
 	// childless is true when the last look found no child at all.
@@ -83,7 +79,7 @@ type inbound struct {
 func newKeeper(opt options, log *logger, sigs *signalSet) *keeper {
 	k := &keeper{
 		opt: opt, log: log, pid: unix.Getpid(),
-		table: newTable(), store: fdStore{}, killed: map[uint64]bool{},
+		table: newTable(), store: fdStore{}, cgroups: newCgroupWatch(),
 		sigs: sigs, launcher: newLauncher(log), inbound: make(chan inbound, 64),
 		null: openNull(),
 	}
@@ -129,6 +125,8 @@ func (k *keeper) turn(timer *time.Timer) {
 		k.received(m)
 	case o := <-k.launcher.outcomes:
 		k.launched(o)
+	case wds := <-k.cgroups.changes:
+		k.cgroupsChanged(wds)
 	case <-timer.C:
 	}
 	wake := k.due(time.Now())
@@ -175,12 +173,12 @@ func (k *keeper) due(now time.Time) (wake time.Time) {
 	return wake
 }
 
-// dueRecheck looks by time for what is left of runs that were signalled after
-// their leader's end; more and more seldom, and only while there are some.
+// dueRecheck looks by time for what is left of runs of which nothing else
+// tells; more and more seldom, and only while there are some.
 func (k *keeper) dueRecheck(now time.Time, at func(time.Time) bool) {
 	waiting := false
 	for _, r := range k.table.left {
-		waiting = waiting || r.signalled
+		waiting = waiting || r.polled()
 	}
 	switch {
 	case !waiting:
@@ -192,7 +190,7 @@ func (k *keeper) dueRecheck(now time.Time, at func(time.Time) bool) {
 	if at(k.recheckAt) {
 		k.kids = nil
 		for _, r := range k.table.left {
-			if r.signalled {
+			if r.polled() {
 				k.recheck(r)
 			}
 		}
@@ -254,7 +252,7 @@ func (k *keeper) obey(f *ipc.Frame) error {
 	}
 	switch f.Kind {
 	case ipc.KindSpawn:
-		return decode(f, func(m ipc.Spawn) { k.spawn(m, takeFd(f)) })
+		return decode(f, k.spawn)
 	case ipc.KindSignal:
 		return decode(f, k.signal)
 	case ipc.KindMain:
@@ -295,11 +293,8 @@ func takeFd(f *ipc.Frame) int {
 }
 
 // spawn starts a run, or says again what became of it.
-func (k *keeper) spawn(sp ipc.Spawn, cgroup int) {
+func (k *keeper) spawn(sp ipc.Spawn) {
 	if r := k.table.runs[sp.Run]; r != nil {
-		if cgroup >= 0 {
-			unix.Close(cgroup)
-		}
 		if r.state != ipc.RunSpawning {
 			k.tellSpawned(r)
 		}
@@ -315,28 +310,15 @@ func (k *keeper) spawn(sp ipc.Spawn, cgroup int) {
 		})
 	}
 	if len(k.table.runs) >= maxRuns {
-		if cgroup >= 0 {
-			unix.Close(cgroup)
-		}
 		refuse(fmt.Errorf("pid1 knows %d runs, which is the limit", maxRuns))
 		return
 	}
-	j, err := newJob(sp, k.store, k.null, cgroup)
+	j, err := newJob(sp, k.store, k.null)
 	if err != nil {
 		refuse(err)
 		return
 	}
-	r := k.table.add(&sp)
-	if cgroup >= 0 {
-		var st unix.Stat_t
-		if unix.Fstat(cgroup, &st) == nil {
-			r.cgroupID = st.Ino
-		}
-		r.cgroup = linkTarget(cgroup)
-		if k.killed[r.cgroupID] || len(k.killed) >= maxRuns {
-			j.join = r.cgroup
-		}
-	}
+	k.table.add(&sp)
 	k.launch(j)
 }
 
@@ -432,6 +414,7 @@ func (k *keeper) keep(name string, fd int) {
 // forget ends the life of a run in the table.
 func (k *keeper) forget(m ipc.Forget) {
 	if r := k.table.runs[m.Run]; r != nil && r.state == ipc.RunExited {
+		k.unwatch(r)
 		k.table.remove(r)
 	}
 }

@@ -37,12 +37,8 @@ type job struct {
 	supervisor bool
 	// files are the descriptors of the child by number, -1 for none.
 	files []int
-	// opened are those of files that close with the job, and cgroup is the
-	// directory of the cgroup, -1 for none.
+	// opened are those of files that close with the job.
 	opened []int
-	cgroup int
-	// join is the path of the cgroup if the helper has to enter it by itself.
-	join   string
 	pipes  []namedFd // read ends
 	helper bool      // use the exec helper in any case
 	forked bool      // the keeper knows that it has forked
@@ -59,10 +55,6 @@ func (j *job) close(readEnds bool) {
 		unix.Close(fd)
 	}
 	j.opened = nil
-	if j.cgroup >= 0 {
-		unix.Close(j.cgroup)
-		j.cgroup = -1
-	}
 	if readEnds {
 		for _, p := range j.pipes {
 			unix.Close(p.fd)
@@ -134,6 +126,13 @@ func (l *launcher) fork(j *job) (o outcome, status int, fail *ipc.SpawnFailed) {
 	if fail != nil {
 		return o, -1, fail
 	}
+	cgroup, fail := openCgroup(&j.spawn)
+	if fail != nil {
+		return o, -1, fail
+	}
+	if cgroup >= 0 {
+		defer unix.Close(cgroup)
+	}
 	l.forks <- struct{}{}
 	defer func() { <-l.forks }()
 	if err := j.makePipes(); err != nil {
@@ -141,16 +140,16 @@ func (l *launcher) fork(j *job) (o outcome, status int, fail *ipc.SpawnFailed) {
 	}
 	o.job = j
 	var err error
-	if local && !j.helper && j.join == "" && !needsHelper(&j.spawn) {
+	if local && !j.helper && !needsHelper(&j.spawn) {
 		o.since = time.Now()
-		o.pid, err = forkDirect(j, path)
+		o.pid, err = forkDirect(j, path, cgroup)
 		o.done, o.at = err == nil, monotonic()
 	}
 	if !o.done {
 		// After a direct fork has failed as well: its one error number stands
 		// for all that may go wrong up to execve, and the helper knows more.
 		o.since = time.Now()
-		if o.pid, status, err = forkHelper(j, path); err != nil {
+		if o.pid, status, err = forkHelper(j, path, cgroup); err != nil {
 			return o, -1, explain(&j.spawn, failure{ipc.StageFork, errno(err), ""})
 		}
 	}
@@ -166,10 +165,9 @@ func (l *launcher) fail(j *job, f *ipc.SpawnFailed) {
 	l.outcomes <- outcome{job: j, done: true, fail: f}
 }
 
-// newJob checks an order and collects the descriptors of the child. It takes
-// over the descriptor of the cgroup.
-func newJob(sp ipc.Spawn, store fdStore, null, cgroup int) (j *job, err error) {
-	j = &job{spawn: sp, cgroup: cgroup}
+// newJob checks an order and collects the descriptors of the child.
+func newJob(sp ipc.Spawn, store fdStore, null int) (j *job, err error) {
+	j = &job{spawn: sp}
 	defer func() {
 		if err != nil {
 			j.close(true)
@@ -231,7 +229,7 @@ func checkSpawn(sp *ipc.Spawn) error {
 	if len(sp.Argv) == 0 || sp.Argv[0] == "" {
 		return fmt.Errorf("the command is empty")
 	}
-	for _, list := range [][]string{sp.Argv, sp.Env, {sp.Dir}} {
+	for _, list := range [][]string{sp.Argv, sp.Env, {sp.Dir, sp.Cgroup}} {
 		for _, s := range list {
 			if strings.IndexByte(s, 0) >= 0 {
 				return fmt.Errorf("%q has a NUL byte", s)
@@ -274,12 +272,6 @@ func needsHelper(sp *ipc.Spawn) bool {
 // system that does not answer, this thread hangs and nothing else does.
 func preflight(j *job) (path string, local bool, fail *ipc.SpawnFailed) {
 	sp := &j.spawn
-	if j.cgroup >= 0 && frozen(fdPath(j.cgroup)) {
-		return "", false, &ipc.SpawnFailed{
-			Stage: ipc.StageFork, Path: linkTarget(j.cgroup), Errno: int(unix.EAGAIN),
-			Message: fmt.Sprintf("cannot start a process in the frozen cgroup %s: write 0 to its cgroup.freeze, or its parent's", linkTarget(j.cgroup)),
-		}
-	}
 	dir, local := unix.AT_FDCWD, true
 	if sp.Dir != "" {
 		fd, err := open(sp.Dir, unix.O_PATH|unix.O_DIRECTORY)

@@ -78,7 +78,6 @@ func (k *keeper) startSupervisor() {
 		supervisor: true,
 		spawn:      ipc.Spawn{Tag: "the supervisor", Argv: argv, Env: supervisorEnv()},
 		files:      []int{k.null, 1, 2},
-		cgroup:     -1,
 	}
 	j.give(keeperFd, fd)
 	k.launch(j)

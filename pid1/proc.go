@@ -85,30 +85,6 @@ func numbers(b []byte) []int {
 	return out
 }
 
-// populated says whether a cgroup or one below it has processes.
-func populated(cgroup string) bool { return cgroupEvent(cgroup, "populated 1") }
-
-// frozen says whether a cgroup is frozen.
-func frozen(cgroup string) bool { return cgroupEvent(cgroup, "frozen 1") }
-
-func cgroupEvent(cgroup, line string) bool {
-	b, err := readSmall(cgroup + "/cgroup.events")
-	return err == nil && slices.Contains(strings.Split(string(b), "\n"), line)
-}
-
-// killCgroup kills all processes of a cgroup and of those below it; before
-// Linux 5.14 those of the cgroup that are there at the moment.
-func killCgroup(cgroup string) {
-	if writeSmall(cgroup+"/cgroup.kill", "1") == nil {
-		return
-	}
-	if b, err := readSmall(cgroup + "/cgroup.procs"); err == nil {
-		for _, pid := range numbers(b) {
-			unix.Kill(pid, unix.SIGKILL)
-		}
-	}
-}
-
 // readSmall reads a file of the kernel, by system calls alone: such files are
 // not for the runtime's poller.
 func readSmall(path string) ([]byte, error) {

@@ -136,7 +136,9 @@ func (k *keeper) settle(ended []*run) {
 		k.tellExited(r)
 	}
 	for _, r := range k.table.left {
-		k.recheck(r)
+		if r.watch == 0 {
+			k.recheck(r)
+		}
 	}
 }
 
@@ -154,13 +156,16 @@ func (k *keeper) recheck(r *run) {
 // anyLeft says whether a process of a run is left whose leader has been
 // reaped.
 func (k *keeper) anyLeft(r *run) bool {
+	if k.inCgroup(r) {
+		return true
+	}
 	for _, g := range r.groups {
 		// EPERM means that there is somebody.
 		if unix.Kill(-g, 0) != unix.ESRCH {
 			return true
 		}
 	}
-	return len(k.strays(r)) > 0 || r.cgroup != "" && populated(r.cgroup)
+	return len(k.strays(r)) > 0
 }
 
 // strays are the children of ours that belong to a session of that run, and
@@ -240,18 +245,26 @@ func (k *keeper) signalAll(r *run, sig unix.Signal) {
 	}
 	// Before the first signal: whoever dies hands its children to pid1.
 	members = withDescendants(members)
-	signalGroups(r, sig)
-	for _, pid := range members {
-		if pgid, err := unix.Getpgid(pid); err == nil && !slices.Contains(r.groups, pgid) {
-			if sid, err := unix.Getsid(pid); err == nil && slices.Contains(r.sids, sid) {
-				unix.Kill(pid, sig)
-			}
+	inside := map[int]bool{}
+	if r.cgroup != "" && sig != unix.SIGKILL {
+		for _, pid := range cgroupMembers(r.cgroup) {
+			inside[pid] = true
+			members = append(members, pid)
 		}
 	}
-	if sig == unix.SIGKILL && r.cgroup != "" {
-		if len(k.killed) < maxRuns {
-			k.killed[r.cgroupID] = true
+	signalGroups(r, sig)
+	reached := map[int]bool{}
+	for _, pid := range members {
+		pgid, err := unix.Getpgid(pid)
+		if err != nil || reached[pid] || slices.Contains(r.groups, pgid) {
+			continue
 		}
+		reached[pid] = true
+		if sid, err := unix.Getsid(pid); inside[pid] || err == nil && slices.Contains(r.sids, sid) {
+			unix.Kill(pid, sig)
+		}
+	}
+	if r.cgroup != "" && sig == unix.SIGKILL {
 		killCgroup(r.cgroup)
 	}
 }
@@ -274,6 +287,7 @@ func (k *keeper) lead(r *run, pid int) bool {
 	if err != nil || st.ppid != k.pid || st.zombie || k.table.pids[pid] != nil || pid == k.sup.pid {
 		return false
 	}
+	k.unwatch(r)
 	k.table.becomeLed(r, pid, st.pgid, st.sid, st.start)
 	return true
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -14,8 +13,8 @@ import (
 
 // forkDirect starts a program with nothing but what the Go runtime does
 // between fork and execve.
-func forkDirect(j *job, path string) (pid int, err error) {
-	attr := procAttr(j)
+func forkDirect(j *job, path string, cgroup int) (pid int, err error) {
+	attr := procAttr(j, cgroup)
 	attr.Dir, attr.Env = j.spawn.Dir, j.spawn.Env
 	if c := j.spawn.Cred; c != nil && !ownIdentity(c.UID, c.GID, c.Groups) {
 		attr.Sys.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
@@ -26,8 +25,11 @@ func forkDirect(j *job, path string) (pid int, err error) {
 // forkHelper starts the exec helper, which turns into the program. What it is
 // to do is in a memory file, which holds what a pipe may not; what goes wrong
 // comes back on the pipe status, which closes when it executes.
-func forkHelper(j *job, path string) (pid, status int, err error) {
-	spec, err := msgpack.Marshal(&helperSpec{Path: path, Cgroup: j.join, Spawn: j.spawn})
+func forkHelper(j *job, path string, cgroup int) (pid, status int, err error) {
+	if j.spawn.CgroupLast {
+		cgroup = -1
+	}
+	spec, err := msgpack.Marshal(&helperSpec{Path: path, Spawn: j.spawn})
 	if err != nil {
 		return 0, -1, err
 	}
@@ -48,7 +50,7 @@ func forkHelper(j *job, path string) (pid, status int, err error) {
 		return 0, -1, err
 	}
 	defer unix.Close(ends[1])
-	attr := procAttr(j)
+	attr := procAttr(j, cgroup)
 	n := len(attr.Files)
 	attr.Files = append(attr.Files, uintptr(memory), uintptr(ends[1]))
 	// The helper lives for a millisecond: no collector, no second processor.
@@ -62,8 +64,8 @@ func forkHelper(j *job, path string) (pid, status int, err error) {
 }
 
 // procAttr is what both ways of starting have in common: the descriptors, the
-// session or the terminal, and the cgroup.
-func procAttr(j *job) *syscall.ProcAttr {
+// session or the terminal, and the cgroup, -1 for none.
+func procAttr(j *job, cgroup int) *syscall.ProcAttr {
 	attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{}}
 	for _, fd := range j.files {
 		attr.Files = append(attr.Files, uintptr(fd))
@@ -78,8 +80,8 @@ func procAttr(j *job) *syscall.ProcAttr {
 	default:
 		attr.Sys.Setsid = true
 	}
-	if j.cgroup >= 0 && j.join == "" {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, j.cgroup
+	if cgroup >= 0 {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, cgroup
 	}
 	return attr
 }
@@ -150,16 +152,4 @@ func readStatus(fd int) (f failure, failed bool) {
 		return failure{}, false
 	}
 	return failure{part[0], syscall.Errno(e), part[2]}, true
-}
-
-// fdPath names a directory that is open.
-func fdPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
-
-// linkTarget is the path of an open directory.
-func linkTarget(fd int) string {
-	path, err := os.Readlink(fdPath(fd))
-	if err != nil {
-		return fdPath(fd)
-	}
-	return path
 }

@@ -36,11 +36,11 @@ type run struct {
 	// leader, and of each child that MAINPID= made the leader. A console run
 	// lives in a session that is not its own, so it has no sids.
 	groups, sids []int
-	// cgroup is the path of its cgroup, "" for none, and cgroupID its inode,
-	// which no other cgroup gets.
-	cgroup   string
-	cgroupID uint64
-	console  bool
+	// cgroup is the path of its own cgroup, "" for none, and watch the number
+	// of the inotify watch that tells when nothing is left in it, 0 for none.
+	cgroup  string
+	watch   int
+	console bool
 	// early is an end that was seen before it was known whether execve has
 	// succeeded.
 	early *childEnd
@@ -111,7 +111,7 @@ func (t *table) number() uint64 {
 
 // add makes a run that is being spawned.
 func (t *table) add(sp *ipc.Spawn) *run {
-	r := &run{id: sp.Run, tag: sp.Tag, state: ipc.RunSpawning, console: sp.Console}
+	r := &run{id: sp.Run, tag: sp.Tag, state: ipc.RunSpawning, cgroup: sp.Cgroup, console: sp.Console}
 	r.spawned.Run = sp.Run
 	for _, p := range sp.Pipes {
 		r.pipes = append(r.pipes, p.Name)
@@ -278,6 +278,11 @@ func (t *table) oldest() (at time.Time, ok bool) {
 	}
 	return at, ok
 }
+
+// polled says of a run whose leader has ended that it has to be looked at by
+// time: it was signalled and has no watch, or it is being killed, which before
+// Linux 6.14 cgroup.kill may fail to do to whoever is being forked.
+func (r *run) polled() bool { return r.killing || r.signalled && r.watch == 0 }
 
 // describe is a run as a new supervisor is told of it.
 func (r *run) describe() ipc.Run {

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/ipc"
+)
+
+// A run may have a cgroup v2 of its own, which the supervisor makes and
+// removes. pid1 starts the run in it, ends what is left in it, and is told by
+// inotify when nothing is.
+
+// openCgroup opens the cgroup of a run that is about to be forked, -1 if it has
+// none. Whoever is cloned into a frozen cgroup stops before execve, and the Go
+// runtime with it.
+func openCgroup(sp *ipc.Spawn) (fd int, fail *ipc.SpawnFailed) {
+	if sp.Cgroup == "" {
+		return -1, nil
+	}
+	fd, err := open(sp.Cgroup, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return -1, explain(sp, failure{ipc.StageCgroup, errno(err), sp.Cgroup})
+	}
+	if cgroupEvent(sp.Cgroup, "frozen 1") {
+		unix.Close(fd)
+		return -1, &ipc.SpawnFailed{
+			Stage: ipc.StageCgroup, Path: sp.Cgroup, Errno: int(unix.EAGAIN),
+			Message: fmt.Sprintf("cannot start a process in the frozen cgroup %s: write 0 to its cgroup.freeze, or its parent's", sp.Cgroup),
+		}
+	}
+	return fd, nil
+}
+
+// populated says whether a cgroup or one below it has processes.
+func populated(cgroup string) bool { return cgroupEvent(cgroup, "populated 1") }
+
+func cgroupEvent(cgroup, line string) bool {
+	b, err := readSmall(cgroup + "/cgroup.events")
+	return err == nil && slices.Contains(strings.Split(string(b), "\n"), line)
+}
+
+// cgroupMembers are the processes of a cgroup and of those below it.
+func cgroupMembers(cgroup string) []int {
+	var pids []int
+	filepath.WalkDir(cgroup, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			if b, err := readSmall(path + "/cgroup.procs"); err == nil {
+				pids = append(pids, numbers(b)...)
+			}
+		}
+		return nil // what has gone meanwhile has no members
+	})
+	// Those of another pid namespace have no number here.
+	return slices.DeleteFunc(pids, func(pid int) bool { return pid <= 1 })
+}
+
+// killCgroup kills all processes of a cgroup and of those below it; before
+// Linux 5.14 those that are there at the moment.
+func killCgroup(cgroup string) {
+	if writeSmall(cgroup+"/cgroup.kill", "1") == nil {
+		return
+	}
+	for _, pid := range cgroupMembers(cgroup) {
+		unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+// cgroupWatch tells of cgroups whose leader has ended when they may have become
+// empty. It belongs to the keeper but for its goroutine, which only reads.
+type cgroupWatch struct {
+	fd      int // of inotify(7), -1 until it is needed
+	runs    map[int]*run
+	changes chan []int
+}
+
+func newCgroupWatch() *cgroupWatch {
+	return &cgroupWatch{fd: -1, runs: map[int]*run{}, changes: make(chan []int)}
+}
+
+// read hands on which watches have something to tell.
+func (w *cgroupWatch) read(f *os.File) {
+	b := make([]byte, 4096)
+	for {
+		n, err := f.Read(b)
+		if err != nil {
+			return
+		}
+		var wds []int
+		// The events of a file have no name, so they are of the same size.
+		for at := 0; at+unix.SizeofInotifyEvent <= n; at += unix.SizeofInotifyEvent {
+			wds = append(wds, int(int32(binary.NativeEndian.Uint32(b[at:]))))
+		}
+		w.changes <- wds
+	}
+}
+
+// inCgroup says whether a process is left in the cgroup of a run, and if so
+// has it watched until there is none.
+func (k *keeper) inCgroup(r *run) bool {
+	if r.cgroup == "" || r.watch != 0 {
+		return r.watch != 0
+	}
+	if !populated(r.cgroup) {
+		return false
+	}
+	w := k.cgroups
+	if w.fd < 0 {
+		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+		if err != nil {
+			return true // it is looked at from time to time instead
+		}
+		w.fd = fd
+		go w.read(os.NewFile(uintptr(fd), "inotify"))
+	}
+	wd, err := unix.InotifyAddWatch(w.fd, r.cgroup+"/cgroup.events", unix.IN_MODIFY)
+	if err != nil {
+		return populated(r.cgroup)
+	}
+	r.watch, w.runs[wd] = wd, r
+	if populated(r.cgroup) {
+		return true
+	}
+	k.unwatch(r)
+	return false
+}
+
+func (k *keeper) unwatch(r *run) {
+	if r.watch != 0 {
+		unix.InotifyRmWatch(k.cgroups.fd, uint32(r.watch))
+		delete(k.cgroups.runs, r.watch)
+		r.watch = 0
+	}
+}
+
+// cgroupsChanged looks at runs whose cgroup may have become empty.
+func (k *keeper) cgroupsChanged(wds []int) {
+	k.kids = nil
+	for _, wd := range wds {
+		if r := k.cgroups.runs[wd]; r != nil && !populated(r.cgroup) {
+			k.unwatch(r)
+			k.recheck(r)
+		}
+	}
+}
