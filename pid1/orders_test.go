@@ -50,7 +50,7 @@ func FuzzOrders(f *testing.F) {
 		before := openFds(t)
 		k := &keeper{
 			log: &logger{queue: make(chan record, 64)}, pid: unix.Getpid(),
-			table: newTable(), store: fdStore{}, killed: map[uint64]bool{}, null: -1,
+			table: newTable(), store: fdStore{}, cgroups: newCgroupWatch(), null: -1,
 			forking: atOnce, // so that jobs stay where they are
 		}
 		k.sup.greeted, k.sup.told = true, true
