@@ -72,7 +72,7 @@ func asUser(sp *ipc.Spawn, e syscall.Errno) string {
 func explainExec(sp *ipc.Spawn, f failure) string {
 	what := "cannot execute " + f.path + ": "
 	if f.errno == unix.ENOENT && !strings.Contains(f.path, "/") {
-		return what + "it is not in PATH (" + envPath(sp.Env) + ")"
+		return what + "it is in no directory of PATH"
 	}
 	full := f.path
 	if !filepath.IsAbs(full) {

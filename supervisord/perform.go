@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -206,15 +207,7 @@ func (b builder) build() prepared {
 			env.set("WATCHDOG_USEC", strconv.FormatInt(w.Microseconds(), 10))
 		}
 	}
-	command := sp.Exec
-	switch b.action.Role {
-	case core.RoleMain:
-	case core.RolePre:
-		command = sp.Lifecycle.PreStart
-	case core.RoleStop:
-		command = sp.Lifecycle.StopExec
-	}
-	if p.order.Argv, err = command.Expand(env.get); err != nil {
+	if p.order.Argv, err = commandFor(sp, b.action.Role).Expand(env.get); err != nil {
 		return fail(fmt.Errorf("cannot expand its command: %w", err), true)
 	}
 	if p.order.Dir, err = spec.ExpandString(sp.Dir, env.get); err != nil {
@@ -240,6 +233,18 @@ func (b builder) build() prepared {
 		p.order.Pipes = append(p.order.Pipes, ipc.Pipe{Name: readyName(b.action.Run), Fd: sp.Lifecycle.ReadyFd})
 	}
 	return p
+}
+
+// commandFor is what a run of that role executes.
+func commandFor(sp *spec.Service, role core.Role) spec.Command {
+	switch role {
+	case core.RolePre:
+		return sp.Lifecycle.PreStart
+	case core.RoleStop:
+		return sp.Lifecycle.StopExec
+	case core.RoleMain:
+	}
+	return sp.Exec
 }
 
 // environ is an environment, the last value of a name counting. It is searched
@@ -287,14 +292,14 @@ func (e *environ) get(name string) (string, bool) {
 // configuration itself.
 func (e *environ) addFrom(sp *spec.Service) (config bool, err error) {
 	for _, entry := range sp.EnvFile {
-		vars, path, config, err := e.readFile(entry)
+		vars, _, config, err := e.readFile(entry)
 		if err != nil {
 			return config, err
 		}
 		for _, v := range vars {
 			value, err := spec.ExpandString(v.Value, e.get)
 			if err != nil {
-				return true, fmt.Errorf("cannot expand %s of %s: %w", v.Name, path, err)
+				return true, fmt.Errorf("cannot expand %s of %s: %w", v.Name, entry, withoutText(err))
 			}
 			e.set(v.Name, value)
 		}
@@ -303,7 +308,7 @@ func (e *environ) addFrom(sp *spec.Service) (config bool, err error) {
 		if v.File != "" {
 			data, err := readSmall(v.File)
 			if err != nil {
-				return false, fmt.Errorf("cannot read the value of %s: %w", v.Name, err)
+				return false, fmt.Errorf("cannot read the value of %s from %s: %w", v.Name, v.File, err)
 			}
 			e.set(v.Name, strings.TrimSuffix(string(data), "\n"))
 			continue
@@ -317,8 +322,18 @@ func (e *environ) addFrom(sp *spec.Service) (config bool, err error) {
 	return false, nil
 }
 
-// readFile reads one entry of env_file, and returns the path that it stands for.
-// A file that may be missing and is has no variables.
+// withoutText leaves out of an error what a file says in ${NAME:?text}.
+func withoutText(err error) error {
+	var unset *spec.UnsetError
+	if errors.As(err, &unset) {
+		return &spec.UnsetError{Name: unset.Name, OrEmpty: unset.OrEmpty}
+	}
+	return err
+}
+
+// readFile reads one entry of env_file, and returns the path that it stands for;
+// errors have the entry, as the path may hold a secret. A file that may be
+// missing and is has no variables.
 func (e *environ) readFile(entry string) (vars []spec.EnvVar, path string, config bool, err error) {
 	entry, optional := strings.CutPrefix(entry, "-")
 	if path, err = spec.ExpandString(entry, e.get); err != nil {
@@ -329,18 +344,18 @@ func (e *environ) readFile(entry string) (vars []spec.EnvVar, path string, confi
 		return nil, path, false, nil
 	}
 	if err != nil {
-		return nil, path, false, fmt.Errorf("cannot read env_file: %w", err)
+		return nil, path, false, fmt.Errorf("cannot read env_file %s: %w", entry, err)
 	}
-	vars, err = spec.ParseEnvFile(path, data)
+	vars, err = spec.ParseEnvFile(entry, data)
 	return vars, path, false, err
 }
 
 // readSmall reads a regular file of at most 1 MiB; execve(2) takes no longer
-// environment anyway, and a FIFO would block.
+// environment anyway, and a FIFO would block. Errors do not name the file.
 func readSmall(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, errors.Unwrap(err)
 	}
 	defer f.Close()
 	fi, err := f.Stat()
@@ -348,12 +363,17 @@ func readSmall(path string) ([]byte, error) {
 		return nil, err
 	}
 	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
+		return nil, errors.New("it is not a regular file")
 	}
-	if fi.Size() > 1<<20 {
-		return nil, fmt.Errorf("%s is larger than 1 MiB", path)
+	const most = 1 << 20
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err != nil {
+		return nil, errors.Unwrap(err)
 	}
-	return os.ReadFile(path)
+	if len(data) > most {
+		return nil, errors.New("it is larger than 1 MiB")
+	}
+	return data, nil
 }
 
 // lookupUser resolves user and group, each a name or a number. It returns nil

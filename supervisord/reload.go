@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -155,12 +156,20 @@ func (s *server) refusal(sp *spec.Service) *ipc.Error {
 	}
 	services := maps.Clone(s.services)
 	services[sp.Name] = sp
-	for _, cycle := range spec.Cycles(services) {
-		if slices.Contains(cycle, sp.Name) {
-			return ipc.Errorf(ipc.ErrInvalid, "%s would be part of a dependency cycle: %s", sp.Name, strings.Join(append(cycle, cycle[0]), " -> "))
-		}
+	already := spec.Plan{Services: s.services}.Check()
+	return invalid(slices.DeleteFunc(spec.Plan{Services: services}.Check(), func(p spec.Problem) bool { return slices.Contains(already, p) }))
+}
+
+// invalid is the error of a service that has problems, nil if it has none.
+func invalid(problems []spec.Problem) *ipc.Error {
+	if len(problems) == 0 {
+		return nil
 	}
-	return nil
+	e := ipc.Errorf(ipc.ErrInvalid, "the service has errors: nothing was changed")
+	for _, p := range problems {
+		e.Problems = append(e.Problems, problemOf(p))
+	}
+	return e
 }
 
 // change takes over a service that nothing speaks against, and has a waiter see
@@ -189,11 +198,7 @@ func parseOne(p ipc.ConfigParams) (*spec.Service, error) {
 	sp, proxy, problems := spec.Parse(cmp.Or(p.Name, "unnamed")+".toml", []byte(p.Config))
 	switch {
 	case len(problems) > 0:
-		e := ipc.Errorf(ipc.ErrInvalid, "the service has errors: nothing was changed")
-		for _, bad := range problems {
-			e.Problems = append(e.Problems, problemOf(bad))
-		}
-		return nil, e
+		return nil, invalid(problems)
 	case proxy != nil:
 		return nil, ipc.Errorf(ipc.ErrInvalid, "this describes a proxy, not a service")
 	case p.Name == "" && sp.Name == "unnamed":
@@ -242,12 +247,39 @@ func (s *server) set(ctx context.Context, p ipc.ConfigParams) ([]ipc.Moved, erro
 	if err := s.in(ctx, func() {
 		if was := s.services[sp.Name]; was != nil && was.File != "" {
 			sp.File = was.File
+		} else if i := slices.IndexFunc(s.problems, func(bad spec.Problem) bool { return bad.Service == sp.Name }); was == nil && i >= 0 {
+			sp.File = s.problems[i].File // it replaces what is broken
 		}
 	}); err != nil {
 		return nil, err
 	}
+	if p.Config, err = named(p.Config, sp); err != nil {
+		return nil, err
+	}
 	p.Persist = true
 	return s.put(ctx, sp, p)
+}
+
+// mainHeader is the line of a main table.
+var mainHeader = regexp.MustCompile(`(?m)^[ \t]*\[[ \t]*(service|target)[ \t]*\].*$`)
+
+// named returns the text of a service for its file, with its name added where
+// the file has another one and would give the service that.
+func named(config string, sp *spec.Service) (string, error) {
+	as := func(text string) bool {
+		read, _, _ := spec.Parse(sp.File, []byte(text))
+		return read != nil && read.Name == sp.Name
+	}
+	if as(config) {
+		return config, nil
+	}
+	if at := mainHeader.FindStringIndex(config); at != nil {
+		text := config[:at[1]] + fmt.Sprintf("\nname = %q", sp.Name) + config[at[1]:]
+		if as(text) {
+			return text, nil
+		}
+	}
+	return "", invalid([]spec.Problem{{File: sp.File, Message: fmt.Sprintf("the text has to have a name: it becomes a file that is called otherwise than %s", sp.Name)}})
 }
 
 // put writes the file, if there is to be one, and takes the service over. What
@@ -308,10 +340,8 @@ func (s *server) remove(ctx context.Context, names []string, p ipc.NamesParams) 
 	}); err != nil || refused != nil {
 		return nil, cmpError(refused, err)
 	}
-	for _, f := range files {
-		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, ipc.Errorf(ipc.ErrFailed, "cannot remove %v: nothing was changed", err)
-		}
+	if err := hide(files); err != nil {
+		return nil, ipc.Errorf(ipc.ErrFailed, "%v", err)
 	}
 	err := s.in(context.WithoutCancel(ctx), func() {
 		services := maps.Clone(s.services)
@@ -325,7 +355,36 @@ func (s *server) remove(ctx context.Context, names []string, p ipc.NamesParams) 
 	if err != nil {
 		return nil, err
 	}
+	for _, f := range files {
+		if err := os.Remove(hiddenName(f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.log.Warn("cannot remove what is left of a service file", "error", err)
+		}
+	}
 	return s.await(ctx, w, before, p, "remove")
+}
+
+// hiddenName is that of a file on its way to be removed; files whose name begins
+// with a dot are not read.
+func hiddenName(file string) string {
+	return filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".removed")
+}
+
+// hide renames files so that they are not read any more: all of them, or none.
+func hide(files []string) error {
+	for i, f := range files {
+		err := os.Rename(f, hiddenName(f))
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		err = fmt.Errorf("cannot remove %s: %w", f, errors.Unwrap(err))
+		for _, f := range files[:i] {
+			if back := os.Rename(hiddenName(f), f); back != nil && !errors.Is(back, fs.ErrNotExist) {
+				return fmt.Errorf("%w; and cannot undo the rest: %w", err, back)
+			}
+		}
+		return fmt.Errorf("%w: nothing was changed", err)
+	}
+	return nil
 }
 
 // hangup reloads because of a signal, where nobody waits for an answer.

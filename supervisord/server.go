@@ -508,7 +508,7 @@ func (s *server) onFrame(f ipc.Frame) error {
 			return err
 		}
 		s.dropRunFds(core.RunID(m.Run))
-		s.step(core.SpawnFailed{Run: core.RunID(m.Run), Message: m.Message, Code: spawnExitCode(m)})
+		s.step(core.SpawnFailed{Run: core.RunID(m.Run), Message: s.conceal(m), Code: spawnExitCode(m)})
 	case ipc.KindExited:
 		var m ipc.Exited
 		if err := f.Decode(&m); err != nil {

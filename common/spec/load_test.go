@@ -67,7 +67,6 @@ func TestLoadDir(t *testing.T) {
 	}
 	want := []string{
 		"c.toml web: there is already a service named web: " + dir + "/b.toml",
-		"d.toml db: service.exec is missing: which command is to be run?",
 		"d.toml db: unknown key exce in [service]: did you mean \"exec\"?",
 		"f.toml web: there is already a proxy named web: " + dir + "/b.toml",
 		"h.toml h: cannot read file: it is larger than 1048576 bytes",

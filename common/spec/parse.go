@@ -23,7 +23,7 @@ func Parse(file string, data []byte) (*Service, *Proxy, []Problem) {
 		file: file,
 		src:  strings.TrimPrefix(string(data), "\ufeff"),
 		name: strings.TrimSuffix(filepath.Base(file), ".toml"),
-		bad:  map[string]bool{},
+		bad:  map[string]bool{}, misspelt: map[string]bool{},
 	}
 	if offset := invalidUTF8(p.src); offset >= 0 {
 		return nil, nil, p.syntax(offset, fmt.Sprintf("invalid UTF-8 byte: 0x%02x", p.src[offset]))
@@ -52,6 +52,8 @@ type parser struct {
 	name   string // best known so far
 	root   map[string]any
 	bad    map[string]bool // fields with a fault, as "table.key"
+	// misspelt are the fields that unknown keys are probably meant for.
+	misspelt map[string]bool
 	faults []located
 	more   int // faults beyond maxProblems
 }
@@ -106,7 +108,7 @@ func (p *parser) parse() *Service {
 		p.checkDependencies(s)
 	case KindProxy:
 		for _, key := range []string{"name", "service"} {
-			p.rule(!p.has("xinet."+key), "xinet", "xinet.%s is required in a file that has no [service]", key)
+			p.rule(p.lacks("xinet."+key), "xinet", "xinet.%s is required in a file that has no [service]", key)
 		}
 	}
 	if s.Health != nil {
@@ -244,13 +246,14 @@ func (p *parser) unknownKeys(name string, table map[string]any, rows []Field) {
 			p.more++
 			continue
 		}
-		hint := ""
+		hint, near := "", Nearest(key, keys)
 		if home := homeOf(key, ""); home != "" && name != "target" {
 			hint = fmt.Sprintf(": it belongs under [%s]", home)
 		} else if home != "" {
 			hint = ": a target has no process"
-		} else {
-			hint = didYouMean(key, keys)
+		} else if near != "" {
+			hint = fmt.Sprintf(": did you mean %q?", near)
+			p.misspelt[name+"."+near] = true
 		}
 		p.fault(joinPath(name, key), true, "unknown key %s in [%s]%s", shorten(key), name, hint)
 	}
@@ -274,6 +277,9 @@ func (p *parser) has(field string) bool {
 	_, ok := t[key]
 	return ok
 }
+
+// lacks reports whether a field is missing, and not only misspelt.
+func (p *parser) lacks(field string) bool { return !p.has(field) && !p.misspelt[field] }
 
 // rule reports a fault where broken holds; at is the field or table at which
 // it is shown. Fields that are already at fault cause no second one.

@@ -25,7 +25,7 @@ func (p *parser) checkMisplaced(s *Service) {
 
 func (p *parser) checkService(s *Service) {
 	l := &s.Lifecycle
-	p.rule(!p.has("service.exec"), "service", "service.exec is missing: which command is to be run?")
+	p.rule(p.lacks("service.exec"), "service", "service.exec is missing: which command is to be run?")
 	p.rule(len(s.Exec) == 0 && p.has("service.exec"), "service.exec", "service.exec: must not be empty")
 	if s.Oneshot {
 		p.rule(s.Health != nil, "health", "[health] does not apply to a oneshot, which is done when it exits")
@@ -68,15 +68,15 @@ func (p *parser) checkDependencies(s *Service) {
 }
 
 func (p *parser) checkHealth(h *Health) {
-	p.rule(!p.has("health.type"), "health", "health.type is missing: tcp, http, exec or unix")
+	p.rule(p.lacks("health.type"), "health", "health.type is missing: tcp, http, exec or unix")
 	if p.bad["health.type"] || h.Type == "" {
 		return
 	}
 	if h.Type == HealthExec {
-		p.rule(!p.has("health.command"), "health", `health.command is missing, as type is "exec"`)
+		p.rule(p.lacks("health.command"), "health", `health.command is missing, as type is "exec"`)
 		p.rule(p.has("health.command") && len(h.Command) == 0, "health.command", "health.command: must not be empty")
 	} else {
-		p.rule(!p.has("health.endpoint"), "health", `health.endpoint is missing, as type is %q`, h.Type)
+		p.rule(p.lacks("health.endpoint"), "health", `health.endpoint is missing, as type is %q`, h.Type)
 		if p.has("health.endpoint") {
 			if err := checkEndpoint(h.Type, h.Endpoint); err != nil {
 				p.rule(true, "health.endpoint", "health.endpoint: %v", err)
@@ -130,7 +130,7 @@ func (p *parser) checkProxy(s *Service) {
 		p.rule(x.Name != s.Name, "xinet.name", "xinet.name: must be that of the service, %s, or left out", s.Name)
 		p.rule(x.Service != s.Name, "xinet.service", "xinet.service: must be that of the file, %s, or left out", s.Name)
 	}
-	p.rule(!p.has("xinet.listen"), "xinet", "xinet.listen is missing: at which addresses?")
+	p.rule(p.lacks("xinet.listen"), "xinet", "xinet.listen is missing: at which addresses?")
 	p.rule(p.has("xinet.listen") && len(x.Listen) == 0, "xinet.listen", "xinet.listen: must have at least one address")
 	if p.bad["xinet.mode"] {
 		return
@@ -138,7 +138,7 @@ func (p *parser) checkProxy(s *Service) {
 	if x.Mode == ProxyPass {
 		return
 	}
-	p.rule(!p.has("xinet.backend"), "xinet", "xinet.backend is missing: where does the service answer?")
+	p.rule(p.lacks("xinet.backend"), "xinet", "xinet.backend is missing: where does the service answer?")
 	p.rule(x.Backend.Network == "tcp" && strings.HasPrefix(x.Backend.Address, ":"), "xinet.backend", "xinet.backend: must name a host")
 	for _, a := range x.Listen {
 		p.rule(a == x.Backend, "xinet.backend", "xinet.backend: is an address at which the proxy itself listens")

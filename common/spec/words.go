@@ -219,14 +219,49 @@ func expand(b *strings.Builder, s string, lookup func(string) (string, bool)) er
 		case op == '-':
 			rest = append(rest, s)
 			s = arg
-		case op == '?' && arg != "":
-			return fmt.Errorf("variable %s: %s", name, arg)
-		case op == '?':
-			return fmt.Errorf("variable %s is not set or empty", name)
 		default:
-			return fmt.Errorf("variable %s is not set", name)
+			return &UnsetError{Name: name, Text: arg, OrEmpty: op == '?'}
 		}
 	}
+}
+
+// UnsetError says that a variable is not set.
+type UnsetError struct {
+	Name string
+	// Text is that of ${NAME:?text}. OrEmpty says that the variable may be set,
+	// to nothing, which that does not allow.
+	Text    string
+	OrEmpty bool
+}
+
+func (e *UnsetError) Error() string {
+	switch {
+	case e.Text != "":
+		return "variable " + e.Name + ": " + e.Text
+	case e.OrEmpty:
+		return "variable " + e.Name + " is not set or empty"
+	}
+	return "variable " + e.Name + " is not set"
+}
+
+// References lists the variables that a text expands, also those of which
+// only a default may be used.
+func References(s string) []string {
+	var names []string
+	for i := 0; i < len(s); {
+		if n := expansionLen(s[i:]); n == 2 {
+			i += n // $$
+			continue
+		}
+		name, _, arg, n := reference(s[i:])
+		if n == 0 {
+			i++
+			continue
+		}
+		names = append(append(names, name), References(arg)...)
+		i += n
+	}
+	return names
 }
 
 // expansionLen is the length of the expansion that s begins with, 0 if it is

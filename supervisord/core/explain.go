@@ -150,10 +150,7 @@ func (c *Core) note(now Time, s *service) string {
 		}
 		return n
 	case StateStarting:
-		if s.running(RolePre) != nil {
-			return "pre_start runs"
-		}
-		return s.StatusText
+		return s.awaits(now)
 	case StateRunning:
 		switch s.Halt {
 		case HaltNone:
@@ -191,6 +188,34 @@ func (c *Core) note(now Time, s *service) string {
 	return ""
 }
 
+// awaits says what a service needs to be up, and how long it has for that.
+func (s *service) awaits(now Time) string {
+	l := &s.spec.Lifecycle
+	what := "waits to be executed"
+	switch {
+	case s.Halt != HaltNone:
+		return "stops when its dependents are down"
+	case s.running(RolePre) != nil:
+		what = "pre_start runs"
+	case s.pid() == 0:
+	case s.spec.Oneshot:
+		what = "runs until it is done"
+	case l.Ready == spec.ReadyHealth:
+		what = "waits for its health check"
+	case l.Ready == spec.ReadyNotify:
+		what = "waits for READY=1 (ready = notify)"
+	case l.Ready == spec.ReadyFd:
+		what = fmt.Sprintf("waits for a newline on descriptor %d (ready = fd)", l.ReadyFd)
+	}
+	if s.Deadline > 0 {
+		what += ", " + inWords(max(s.Deadline-now, 0)) + " left"
+	}
+	if s.StatusText != "" {
+		what = s.StatusText + "; " + what
+	}
+	return what
+}
+
 // Leader returns the pid of the service's own process of a run, 0 while it has
 // none; false if the run is not known.
 func (c *Core) Leader(id RunID) (int, bool) {
@@ -199,6 +224,16 @@ func (c *Core) Leader(id RunID) (int, bool) {
 		return 0, false
 	}
 	return r.Pid, true
+}
+
+// Command returns of which service a run is and which of its commands it
+// executes; nil if the run is not known.
+func (c *Core) Command(id RunID) (*spec.Service, Role) {
+	s, r := c.lookup(id)
+	if r == nil {
+		return nil, 0
+	}
+	return s.spec, r.Role
 }
 
 // ShuttingDown says that zinit is about to end.

@@ -143,6 +143,8 @@ func (c *Core) retime(s *service, was *spec.Service) {
 		c.setDeadline(s, 0)
 	case s.State == StateStarting:
 		c.setDeadline(s, max(s.Since+to, 1))
+	case from == 0 && (s.State == StateStopping || s.Cleaning) && !s.Killed:
+		c.setDeadline(s, c.now+to) // what is there later is not killed at once any more
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"hash/fnv"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/threefoldtech/zinit/common/spec"
 )
@@ -18,7 +19,7 @@ func (c *Core) ended(s *service, clean bool) {
 	again, decision := c.restarts(s, clean)
 	c.decide(s, decision)
 	if again {
-		delay := s.delay()
+		delay := s.delay(c.now)
 		if delay == 0 {
 			s.Restarts++
 			s.Total++
@@ -103,7 +104,7 @@ func (c *Core) restarts(s *service, clean bool) (bool, string) {
 	if l.MaxRestarts > 0 {
 		count += " of " + strconv.Itoa(l.MaxRestarts)
 	}
-	return true, "restarted in " + inWords(s.delay()) + " (" + count + " in a row)"
+	return true, "restarted in " + inWords(s.delay(c.now)) + " (" + count + " in a row)"
 }
 
 func ordinal(n int) string {
@@ -127,11 +128,16 @@ func (s *service) ranStable(now Time) bool {
 	return s.ReadyAt > 0 && now-s.ReadyAt >= Time(s.spec.Lifecycle.StabilityPeriod)
 }
 
+// startInterval is the least time between two starts of a service by itself: one
+// that ends at once would otherwise take a processor for its restarts alone.
+const startInterval = Time(100 * time.Millisecond)
+
 // delay is the time to the next start: doubling with each restart in a row up
 // to the maximum, and up to 10 % more or less so that services which fail
-// together do not come back together. It depends on name and count alone, so
-// that traces reproduce.
-func (s *service) delay() Time {
+// together do not come back together, and never less than startInterval after
+// the last start. The jitter depends on name and count alone, so that traces
+// reproduce.
+func (s *service) delay(now Time) Time {
 	l := &s.spec.Lifecycle
 	most := min(Time(l.RestartDelayMax), 1<<60) // 36 years: a sum of times must fit
 	d := min(Time(l.RestartDelay), most)
@@ -141,7 +147,8 @@ func (s *service) delay() Time {
 	h := fnv.New32a()
 	h.Write([]byte(s.Name))
 	h.Write([]byte(strconv.Itoa(s.Restarts)))
-	return d + d/1000*(Time(h.Sum32()%201)-100)
+	d += d / 1000 * (Time(h.Sum32()%201) - 100)
+	return max(d, s.StartedAt+startInterval-now)
 }
 
 // exitCode is what zinit exits with for the sake of this service: never with

@@ -96,8 +96,9 @@ type Record struct {
 	// Restarts counts them in a row, Total all.
 	Restarts int `msgpack:"restarts,omitempty"`
 	Total    int `msgpack:"total,omitempty"`
-	// ReadyAt is when it became Running, 0 where its last start has not got
-	// so far.
+	// StartedAt is when it was last started, ReadyAt when it became Running, 0
+	// where that start has not got so far.
+	StartedAt Time `msgpack:"started_at,omitempty"`
 	ReadyAt Time `msgpack:"ready_at,omitempty"`
 	// Reason is why it is Failed; End how its last run ended.
 	Reason *Reason `msgpack:"reason,omitempty"`
@@ -238,7 +239,7 @@ func (c *Core) becomeBlocked(s *service) {
 func (c *Core) becomeStarting(s *service) {
 	s.Due, s.Done = false, false
 	s.Reason, s.Failure, s.Killed, s.End, s.StatusText = nil, nil, false, nil, ""
-	s.ReadyAt = 0
+	s.StartedAt, s.ReadyAt = c.now, 0
 	if s.spec.Kind == spec.KindTarget {
 		c.becomeRunning(s)
 		return
@@ -279,7 +280,7 @@ func (c *Core) becomeStopping(s *service) {
 		c.kill(s)
 		return
 	}
-	if wasRunning && len(s.spec.Lifecycle.StopExec) > 0 && s.pid() != 0 {
+	if wasRunning && len(s.spec.Lifecycle.StopExec) > 0 && s.spec.Lifecycle.StopTimeout > 0 && s.pid() != 0 {
 		c.spawn(s, RoleStop)
 		c.setDeadline(s, c.now+Time(s.spec.Lifecycle.StopTimeout))
 		return
@@ -301,10 +302,14 @@ func (c *Core) becomeFailed(s *service, why *Reason) {
 }
 
 // terminate sends the stop signal to all that is left of a service, which may
-// not have its process yet, and gives it the time to go.
+// not have its process yet, and gives it the time to go. One that has no time
+// is killed at once, which is no failure then.
 func (c *Core) terminate(s *service) {
 	s.Signalled = true
-	c.setDeadline(s, c.now+Time(s.spec.Lifecycle.StopTimeout))
+	c.setDeadline(s, 0)
+	if t := s.spec.Lifecycle.StopTimeout; t > 0 {
+		c.setDeadline(s, c.now+Time(t))
+	}
 	for _, r := range s.Runs {
 		c.signalStop(s, r)
 	}
@@ -315,7 +320,7 @@ func (c *Core) terminate(s *service) {
 func (c *Core) signalStop(s *service, r *Run) {
 	sig := s.spec.Lifecycle.StopSignal
 	switch {
-	case r.Role == RoleStop && !r.Exited:
+	case s.spec.Lifecycle.StopTimeout == 0, r.Role == RoleStop && !r.Exited:
 		sig = int(syscall.SIGKILL)
 	case r.Role != RoleMain:
 		sig = int(syscall.SIGTERM)
@@ -329,6 +334,7 @@ func (c *Core) signalStop(s *service, r *Run) {
 // kill sends SIGKILL to all that is left of a service. There is no deadline
 // after it: a process that the kernel cannot end is reported, not wished away.
 func (c *Core) kill(s *service) {
+	c.save(s)
 	c.setDeadline(s, 0)
 	for _, r := range s.Runs {
 		c.signal(s, r, int(syscall.SIGKILL))

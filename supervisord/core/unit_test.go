@@ -27,11 +27,11 @@ func TestDelayDoublesUpToItsMaximum(t *testing.T) {
 	} {
 		s := &service{Record: Record{Name: "web", Restarts: tc.restarts}, spec: spec.Default("web")}
 		s.spec.Lifecycle.RestartDelay, s.spec.Lifecycle.RestartDelayMax = tc.delay, tc.most
-		got := s.delay()
+		got := s.delay(1 << 40)
 		if got < tc.want-tc.want/10 || got > tc.want+tc.want/10 {
 			t.Errorf("%v up to %v, after %d restarts: waits %v, want %v ±10 %%", tc.delay, tc.most, tc.restarts, time.Duration(got), time.Duration(tc.want))
 		}
-		if got != s.delay() {
+		if got != s.delay(1 << 40) {
 			t.Error("the delay is another one each time, so traces would not reproduce")
 		}
 	}
@@ -40,7 +40,7 @@ func TestDelayDoublesUpToItsMaximum(t *testing.T) {
 func TestDelaysOfServicesThatFailTogetherDiffer(t *testing.T) {
 	lo, hi := Time(math.MaxInt64), Time(0)
 	for _, n := range strings.Fields("a b c d e f g h i j k l m n o p q r s t u v w x y z") {
-		d := (&service{Record: Record{Name: n}, spec: spec.Default(n)}).delay()
+		d := (&service{Record: Record{Name: n}, spec: spec.Default(n)}).delay(1 << 40)
 		lo, hi = min(lo, d), max(hi, d)
 	}
 	if spread := hi - lo; spread < 1e8 {
