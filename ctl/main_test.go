@@ -22,7 +22,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("ZINIT_TEST_MAIN") != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	os.RemoveAll(builtPrograms.root)
+	os.Exit(code)
 }
 
 // result is what a command did.

@@ -155,9 +155,11 @@ func (s *server) refusal(sp *spec.Service) *ipc.Error {
 		return ipc.Errorf(ipc.ErrInvalid, "main is the command that this container runs: it cannot be changed")
 	}
 	services := maps.Clone(s.services)
+	delete(services, sp.Name)
+	without := spec.Plan{Services: services}.Check()
 	services[sp.Name] = sp
-	already := spec.Plan{Services: s.services}.Check()
-	return invalid(slices.DeleteFunc(spec.Plan{Services: services}.Check(), func(p spec.Problem) bool { return slices.Contains(already, p) }))
+	with := spec.Plan{Services: services}.Check()
+	return invalid(slices.DeleteFunc(with, func(p spec.Problem) bool { return slices.Contains(without, p) }))
 }
 
 // invalid is the error of a service that has problems, nil if it has none.

@@ -47,15 +47,15 @@ func Parse(file string, data []byte) (*Service, *Proxy, []Problem) {
 }
 
 type parser struct {
-	file   string
-	src    string
-	name   string // best known so far
-	root   map[string]any
-	bad    map[string]bool // fields with a fault, as "table.key"
+	file string
+	src  string
+	name string // best known so far
+	root map[string]any
+	bad  map[string]bool // fields with a fault, as "table.key"
 	// misspelt are the fields that unknown keys are probably meant for.
 	misspelt map[string]bool
-	faults []located
-	more   int // faults beyond maxProblems
+	faults   []located
+	more     int // faults beyond maxProblems
 }
 
 // located is a fault with the path at which it is to be shown.

@@ -99,7 +99,7 @@ type Record struct {
 	// StartedAt is when it was last started, ReadyAt when it became Running, 0
 	// where that start has not got so far.
 	StartedAt Time `msgpack:"started_at,omitempty"`
-	ReadyAt Time `msgpack:"ready_at,omitempty"`
+	ReadyAt   Time `msgpack:"ready_at,omitempty"`
 	// Reason is why it is Failed; End how its last run ended.
 	Reason *Reason `msgpack:"reason,omitempty"`
 	End    *End    `msgpack:"end,omitempty"`

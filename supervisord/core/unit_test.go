@@ -31,7 +31,7 @@ func TestDelayDoublesUpToItsMaximum(t *testing.T) {
 		if got < tc.want-tc.want/10 || got > tc.want+tc.want/10 {
 			t.Errorf("%v up to %v, after %d restarts: waits %v, want %v ±10 %%", tc.delay, tc.most, tc.restarts, time.Duration(got), time.Duration(tc.want))
 		}
-		if got != s.delay(1 << 40) {
+		if got != s.delay(1<<40) {
 			t.Error("the delay is another one each time, so traces would not reproduce")
 		}
 	}
