@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
@@ -134,6 +135,88 @@ func TestReadRefusesBadFrames(t *testing.T) {
 		a.Close()
 		if _, err := b.Read(); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
+		}
+		b.Close()
+	}
+}
+
+// A peer that keeps sending a byte now and then has no more time for a frame
+// than one that has stopped.
+func TestFrameMustBeWholeInTime(t *testing.T) {
+	for name, every := range map[string]time.Duration{"stops": time.Hour, "drips": time.Millisecond} {
+		a, fd, err := Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := NewConn(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Stall = 50 * time.Millisecond
+		a.file.Write([]byte("\x00\x10\x00\x00"))
+		drip := time.NewTicker(every)
+		go func() {
+			for range drip.C {
+				if _, err := a.file.Write([]byte("x")); err != nil {
+					return
+				}
+			}
+		}()
+		if _, err := b.Read(); err == nil || err.Error() != "a frame was begun and is not whole after 50ms" {
+			t.Errorf("%s: %v", name, err)
+		}
+		b.Close()
+		a.Close()
+		drip.Stop()
+	}
+}
+
+// Time passes between frames, and while one waits that came with another.
+func TestTimeBetweenFramesIsNotCounted(t *testing.T) {
+	a, fd, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := NewConn(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	b.Stall = 300 * time.Millisecond
+	const frame = "\x00\x00\x00\x03\x92\x01\x80"
+	a.file.Write([]byte(frame + frame[:3]))
+	if _, err := b.Read(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(b.Stall + b.Stall/4) // nobody reads
+	a.file.Write([]byte(frame[3:]))
+	if _, err := b.Read(); err != nil {
+		t.Errorf("a frame whose beginning came with the one before: %v", err)
+	}
+	time.AfterFunc(b.Stall+b.Stall/4, func() { a.file.Write([]byte(frame)) })
+	if _, err := b.Read(); err != nil {
+		t.Errorf("a frame after a long silence: %v", err)
+	}
+}
+
+// Who is turned away learns why, although what it sends is not read any more.
+func TestLastWordsAreRead(t *testing.T) {
+	for range 100 {
+		a, fd, err := Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := NewConn(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Send(KindError, ErrorAnswer{Error: *Errorf(ErrDenied, "no")})
+		a.Close()
+		for b.Send(KindHello, Hello{}) == nil { // until it is known that nobody reads
+		}
+		if f, err := b.Read(); err != nil || f.Kind != KindError {
+			t.Fatalf("got %+v, %v", f, err)
 		}
 		b.Close()
 	}

@@ -45,17 +45,18 @@ type Conn struct {
 	// Owned by the reader.
 	buf     []byte // received and not yet parsed: buf[start:]
 	start   int
-	fds     []int // received and not yet claimed by a frame
+	begun   time.Time // when the frame under way was, zero if none is
+	fds     []int     // received and not yet claimed by a frame
 	control []byte
 
 	mu      sync.Mutex
 	cond    *sync.Cond // signalled when any of the following changes
 	queue   []byte     // empty while nothing has to wait: Send writes by itself
 	marks   []mark
-	sending int // bytes that the writer has taken and not yet written
-	closed  bool
+	sending int  // bytes that the writer has taken and not yet written
 	started bool // the writer goroutine runs
-	err     error
+	closed  bool
+	err     error // why nothing can be sent any more
 }
 
 // mark attaches descriptors to the frame that starts at an offset of the
@@ -124,18 +125,26 @@ func (c *Conn) Read() (f Frame, err error) {
 	for {
 		f, ok, err := c.next()
 		if ok || err != nil {
+			c.begun = time.Time{}
 			return f, err
 		}
 		if c.Stall > 0 {
+			// From the first byte on: who sends one now and then stalls as well.
 			var t time.Time
 			if len(c.buf) > c.start {
-				t = time.Now().Add(c.Stall)
+				if c.begun.IsZero() {
+					c.begun = time.Now()
+				}
+				t = c.begun.Add(c.Stall)
 			}
 			c.file.SetReadDeadline(t)
 		}
 		if err := c.fill(); err != nil {
-			if err == io.EOF && len(c.buf) > c.start {
+			switch {
+			case err == io.EOF && len(c.buf) > c.start:
 				err = io.ErrUnexpectedEOF
+			case errors.Is(err, os.ErrDeadlineExceeded):
+				err = fmt.Errorf("a frame was begun and is not whole after %v", c.Stall)
 			}
 			return Frame{}, err
 		}
@@ -251,7 +260,7 @@ func (c *Conn) Send(kind Kind, body any, fds ...int) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.err != nil {
 		return c.err
 	}
 	off := len(c.queue)
@@ -296,7 +305,7 @@ func (c *Conn) Send(kind Kind, body any, fds ...int) error {
 func (c *Conn) WaitDrained() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for !c.closed && len(c.queue)+c.sending > lowWater {
+	for c.err == nil && len(c.queue)+c.sending > lowWater {
 		c.cond.Wait()
 	}
 	return c.err
@@ -306,7 +315,7 @@ func (c *Conn) WaitDrained() error {
 func (c *Conn) Flush() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for !c.closed && len(c.queue)+c.sending > 0 {
+	for c.err == nil && len(c.queue)+c.sending > 0 {
 		c.cond.Wait()
 	}
 	return c.err
@@ -320,11 +329,20 @@ func (c *Conn) Close() {
 }
 
 func (c *Conn) closeLocked(err error) {
-	if c.closed {
+	c.muteLocked(err)
+	if !c.closed {
+		c.closed = true
+		c.file.Close()
+	}
+}
+
+// muteLocked ends the sending. What the peer said before it hung up can still
+// be read: it may be why.
+func (c *Conn) muteLocked(err error) {
+	if c.err != nil {
 		return
 	}
-	c.closed, c.err = true, err
-	c.file.Close()
+	c.err = err
 	for _, m := range c.marks {
 		closeAll(m.fds)
 	}
@@ -337,10 +355,10 @@ func (c *Conn) writeLoop() {
 	var spare []byte
 	for {
 		c.mu.Lock()
-		for len(c.queue) == 0 && !c.closed {
+		for len(c.queue) == 0 && c.err == nil {
 			c.cond.Wait()
 		}
-		if c.closed {
+		if c.err != nil {
 			c.mu.Unlock()
 			return
 		}
@@ -353,7 +371,7 @@ func (c *Conn) writeLoop() {
 		c.mu.Lock()
 		c.sending = 0
 		if err != nil {
-			c.closeLocked(err)
+			c.muteLocked(err)
 		}
 		c.cond.Broadcast()
 		c.mu.Unlock()

@@ -99,7 +99,8 @@ func (l *Listener) Close() { l.file.Close() }
 // full.
 func Dial(path string, timeout time.Duration) (*Conn, error) {
 	if len(path) > MaxSocketPath {
-		return nil, fmt.Errorf("cannot connect to %s: the path has %d bytes, a socket's may have %d", path, len(path), MaxSocketPath)
+		err := fmt.Errorf("the path has %d bytes, a socket's may have %d", len(path), MaxSocketPath)
+		return nil, &os.PathError{Op: "connect to", Path: path, Err: err}
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

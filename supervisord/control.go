@@ -5,13 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"math"
 	"os"
 	"os/user"
 	"path"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,11 +42,10 @@ const (
 func (s *server) listen() error {
 	fd, ok := s.keeper.take("listen/ctl")
 	if !ok {
-		// The lock is ours: whatever is there belongs to nobody any more.
-		if err := os.Remove(s.paths.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("cannot replace the stale control socket: %w", err)
+		err := removeStale(s.paths.Socket)
+		if err != nil {
+			return err
 		}
-		var err error
 		if fd, err = ipc.Listen(s.paths.Socket, s.opts.socketMode); err != nil {
 			return err
 		}
@@ -63,6 +66,34 @@ func (s *server) listen() error {
 	return nil
 }
 
+// removeStale removes the socket that a dead supervisor has left: one on which
+// nobody listens. All else there belongs to somebody and stays.
+func removeStale(path string) error {
+	refuse := func(why string) error {
+		return fmt.Errorf("cannot make the control socket %s: %s: move it away, or choose another place with --socket", path, why)
+	}
+	switch file, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("cannot make the control socket: %w", err)
+	case file.Mode().Type() != fs.ModeSocket:
+		return refuse("there is a file of that name, which is no socket")
+	}
+	switch conn, err := ipc.Dial(path, time.Second); {
+	case err == nil:
+		conn.Close()
+		return refuse("another program listens there")
+	case errors.Is(err, unix.ECONNREFUSED):
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("cannot replace the stale control socket: %w", err)
+		}
+		return nil
+	default:
+		return refuse(err.Error())
+	}
+}
+
 func (s *server) acceptLoop(l *ipc.Listener) {
 	var clients atomic.Int64
 	for {
@@ -72,7 +103,6 @@ func (s *server) acceptLoop(l *ipc.Listener) {
 		}
 		if clients.Add(1) > maxClients {
 			clients.Add(-1)
-			greet(c)
 			go refuse(c, ipc.Errorf(ipc.ErrUnavailable, "zinit-server has %d clients, the most it serves at a time", maxClients))
 			continue
 		}
@@ -91,108 +121,128 @@ func refuse(c *ipc.Conn, e *ipc.Error) {
 	c.Close()
 }
 
-// greet is the server's hello.
-func greet(c *ipc.Conn) {
-	c.Send(ipc.KindHello, ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleSupervisor, Version: version.Version})
-}
-
 // client is one connection; its requests are answered by goroutines of their
 // own, so that a follower does not hold up the rest.
 type client struct {
-	s       *server
-	conn    *ipc.Conn
-	open    chan struct{} // a token for each request under way
-	cancels chan cancelOp
+	s    *server
+	conn *ipc.Conn
+
+	mu   sync.Mutex
+	open map[uint64]context.CancelFunc // the unanswered requests
 }
 
 // serve reads requests until the client goes.
 func (s *server) serve(conn *ipc.Conn) {
 	defer conn.Close()
 	conn.Stall, conn.NoFds = stall, true
-	mute := time.AfterFunc(stall, conn.Close) // who connects has something to say
-	_, err := ipc.ReadHello(conn, ipc.RoleClient)
-	mute.Stop()
-	greet(conn)
 	if e := s.allowed(conn); e != nil {
 		refuse(conn, e)
 		return
 	}
+	mute := time.AfterFunc(stall, conn.Close) // who connects has something to say
+	_, err := ipc.ReadHello(conn, ipc.RoleClient)
+	mute.Stop()
 	if err != nil {
-		refuse(conn, ipc.Errorf(ipc.ErrInvalid, "%v", err))
+		hangUp(conn, err)
 		return
 	}
-	c := &client{s: s, conn: conn, open: make(chan struct{}, maxRequests), cancels: make(chan cancelOp)}
+	conn.Send(ipc.KindHello, ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleSupervisor, Version: version.Version})
+	c := &client{s: s, conn: conn, open: map[uint64]context.CancelFunc{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go c.cancelLoop(ctx)
 	for {
 		f, err := conn.Read()
 		if err != nil {
-			var pathError *os.PathError
-			if !errors.As(err, &pathError) && !errors.Is(err, os.ErrClosed) {
-				refuse(conn, ipc.Errorf(ipc.ErrInvalid, "%v", err))
-			}
+			hangUp(conn, err)
 			return
 		}
 		switch f.Kind {
 		case ipc.KindRequest:
 			var r ipc.Request
 			if err := f.Decode(&r); err != nil {
-				conn.Send(ipc.KindError, ipc.ErrorAnswer{Error: *ipc.Errorf(ipc.ErrInvalid, "%v", err)})
-				continue
-			}
-			select {
-			case c.open <- struct{}{}:
-			default:
-				conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: r.ID, Error: *ipc.Errorf(ipc.ErrUnavailable, "%d requests of this connection are unanswered, the most there may be", maxRequests)})
+				c.fail(0, ipc.Errorf(ipc.ErrInvalid, "%v", err))
 				continue
 			}
 			rctx, rcancel := context.WithCancel(ctx)
-			c.cancels <- cancelOp{id: r.ID, cancel: rcancel}
-			go func() {
-				c.answer(rctx, r)
+			if id, e := c.begin(r.ID, rcancel); e != nil {
 				rcancel()
-				select {
-				case c.cancels <- cancelOp{id: r.ID}:
-				case <-ctx.Done():
-				}
-				<-c.open
-			}()
+				c.fail(id, e)
+				continue
+			}
+			go c.answer(rctx, r)
 		case ipc.KindCancel:
 			var m ipc.Cancel
 			if f.Decode(&m) == nil {
-				c.cancels <- cancelOp{id: m.ID, now: true}
+				c.cancel(m.ID)
 			}
 		default:
-			conn.Send(ipc.KindError, ipc.ErrorAnswer{Error: *ipc.Errorf(ipc.ErrInvalid, "frames of kind %d have no meaning here", f.Kind)})
+			c.fail(0, ipc.Errorf(ipc.ErrInvalid, "frames of kind %d have no meaning here", f.Kind))
 		}
 	}
 }
 
-// cancelOp adds, removes or calls the cancel function of a request.
-type cancelOp struct {
-	id     uint64
-	cancel context.CancelFunc
-	now    bool
+// hangUp ends a connection that cannot be read any more, and says why to a
+// client that is still there.
+func hangUp(conn *ipc.Conn, err error) {
+	var system *os.PathError
+	if err != io.EOF && !errors.As(err, &system) && !errors.Is(err, os.ErrClosed) {
+		refuse(conn, ipc.Errorf(ipc.ErrInvalid, "%v", err))
+	}
 }
 
-func (c *client) cancelLoop(ctx context.Context) {
-	open := map[uint64]context.CancelFunc{}
-	for {
-		select {
-		case op := <-c.cancels:
-			switch {
-			case op.cancel != nil:
-				open[op.id] = op.cancel
-			case op.now && open[op.id] != nil:
-				open[op.id]()
-			case !op.now:
-				delete(open, op.id)
-			}
-		case <-ctx.Done():
-			return
-		}
+// begin notes a request. Where it is refused, id is whom the error is for: the
+// request, or nobody where its number is that of another or none.
+func (c *client) begin(n uint64, cancel context.CancelFunc) (id uint64, refused *ipc.Error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch _, busy := c.open[n]; {
+	case n == 0 || n > math.MaxInt64: // a negative number is read as a large one
+		return 0, ipc.Errorf(ipc.ErrInvalid, "a request needs an id, an integer from 1 to %d", math.MaxInt64)
+	case busy:
+		return 0, ipc.Errorf(ipc.ErrInvalid, "request %d is unanswered: another needs another id", n)
+	case len(c.open) >= maxRequests:
+		return n, ipc.Errorf(ipc.ErrUnavailable, "%d requests of this connection are unanswered, the most there may be", maxRequests)
 	}
+	c.open[n] = cancel
+	return n, nil
+}
+
+func (c *client) cancel(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cancel := c.open[id]; cancel != nil {
+		cancel()
+	}
+}
+
+// end forgets a request, before its answer is sent: then the client may use
+// the number again.
+func (c *client) end(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open[id]()
+	delete(c.open, id)
+}
+
+// fail answers with an error, shortened where it does not fit into a frame.
+func (c *client) fail(id uint64, e *ipc.Error) {
+	err := c.conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: id, Error: *e})
+	if errors.Is(err, ipc.ErrTooLarge) {
+		c.conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: id, Error: *shortened(e)})
+	}
+}
+
+// shortened is an error without what makes it long: all but the beginning of
+// its words and the first problems.
+func shortened(e *ipc.Error) *ipc.Error {
+	const bytes, problems = 4096, 100
+	cut := func(text string) string { return strings.ToValidUTF8(text[:min(len(text), bytes)], "") }
+	out := &ipc.Error{Kind: e.Kind, Message: cut(e.Message)}
+	for _, p := range e.Problems[:min(len(e.Problems), problems)] {
+		p.File, p.Message = cut(p.File), cut(p.Message)
+		out.Problems = append(out.Problems, p)
+	}
+	return out
 }
 
 // allowed checks who connects: root, our own user, and the members of the
@@ -229,33 +279,42 @@ type empty struct{}
 type stream struct{}
 
 func (c *client) answer(ctx context.Context, r ipc.Request) {
+	result, err := c.call(ctx, r)
+	cancelled := ctx.Err() != nil
+	c.end(r.ID)
+	var e *ipc.Error
+	switch {
+	case errors.As(err, &e):
+	case err != nil && cancelled:
+		e = ipc.Errorf(ipc.ErrUnavailable, "cancelled")
+	case err != nil:
+		e = ipc.Errorf(ipc.ErrInternal, "%v", err)
+	case result == stream{}:
+		c.conn.Send(ipc.KindEnd, ipc.End{ID: r.ID})
+		return
+	default:
+		err := c.conn.Send(ipc.KindResponse, ipc.Response{ID: r.ID, Result: result})
+		if !errors.Is(err, ipc.ErrTooLarge) {
+			return
+		}
+		e = ipc.Errorf(ipc.ErrInternal, "the answer to %s is larger than a frame", r.Method)
+	}
+	c.fail(r.ID, e)
+}
+
+func (c *client) call(ctx context.Context, r ipc.Request) (any, error) {
 	m, ok := methods[r.Method]
 	if !ok {
 		e := ipc.Errorf(ipc.ErrInvalid, "there is no method %q", r.Method)
 		if near := spec.Nearest(r.Method, methodNames()); near != "" {
 			e.Message += ", did you mean " + near + "?"
 		}
-		c.conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: r.ID, Error: *e})
-		return
+		return nil, e
 	}
-	var result any
-	err := m.check(r)
-	if err == nil {
-		result, err = m.run(c, ctx, r)
+	if err := m.check(r); err != nil {
+		return nil, err
 	}
-	var e *ipc.Error
-	switch {
-	case errors.As(err, &e):
-		c.conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: r.ID, Error: *e})
-	case err != nil && ctx.Err() != nil:
-		c.conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: r.ID, Error: *ipc.Errorf(ipc.ErrUnavailable, "cancelled")})
-	case err != nil:
-		c.conn.Send(ipc.KindError, ipc.ErrorAnswer{ID: r.ID, Error: *ipc.Errorf(ipc.ErrInternal, "%v", err)})
-	case result == stream{}:
-		c.conn.Send(ipc.KindEnd, ipc.End{ID: r.ID})
-	default:
-		c.conn.Send(ipc.KindResponse, ipc.Response{ID: r.ID, Result: result})
-	}
+	return m.run(c, ctx, r)
 }
 
 // params decodes parameters.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 
@@ -66,6 +67,10 @@ func methodNames() []string {
 	return names
 }
 
+// maxTimeout is the longest time that a client may wait: more than anybody
+// does, and far from what a time.Duration holds.
+const maxTimeout = 10 * 365 * 24 * time.Hour
+
 // check refuses parameters that are missing or unknown: a misspelt one would
 // otherwise do something else than was meant.
 func (m methodRow) check(r ipc.Request) error {
@@ -81,6 +86,12 @@ func (m methodRow) check(r ipc.Request) error {
 		known = append(known, name)
 		if _, ok := given[name]; !ok && !optional {
 			return ipc.Errorf(ipc.ErrInvalid, "%s needs the parameter %s", r.Method, name)
+		}
+	}
+	if raw, ok := given["timeout_ms"]; ok {
+		var ms int64
+		if err := msgpack.Unmarshal(raw, &ms); err != nil || ms < 0 || ms > maxTimeout.Milliseconds() {
+			return ipc.Errorf(ipc.ErrInvalid, "timeout_ms of %s: expected a number of milliseconds from 0 to %d", r.Method, maxTimeout.Milliseconds())
 		}
 	}
 	for name := range given {

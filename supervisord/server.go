@@ -139,7 +139,7 @@ func takeLock(p paths.Paths) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if err == unix.EWOULDBLOCK {
-			return nil, fmt.Errorf("another zinit-server has the socket %s: use that one, or start this one with another --socket", p.Socket)
+			return nil, fmt.Errorf("another zinit-server has the runtime directory %s of the socket %s: use that one, or start this one with another --socket", p.RuntimeDir, p.Socket)
 		}
 		return nil, fmt.Errorf("cannot lock %s: %w", f.Name(), err)
 	}

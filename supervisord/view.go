@@ -1,8 +1,8 @@
 package main
 
 import (
+	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/threefoldtech/zinit/common/spec"
@@ -221,11 +221,21 @@ func (s *server) info() ipc.Info {
 		v, _ := s.core.View(s.now(), n)
 		i.Services[v.State.String()]++
 	}
-	for _, p := range s.problems {
-		i.ConfigErrors = append(i.ConfigErrors, ipc.Problem{File: p.File, Line: p.Line, Column: p.Column, Message: p.Message})
+	size := 0
+	for n, p := range s.problems {
+		if size += len(p.File) + len(p.Message); size > maxProblemBytes {
+			i.ConfigErrors = append(i.ConfigErrors, ipc.Problem{
+				File: s.opts.configDir, Message: fmt.Sprintf("and %d more errors", len(s.problems)-n),
+			})
+			break
+		}
+		i.ConfigErrors = append(i.ConfigErrors, problemOf(p))
 	}
 	return i
 }
+
+// maxProblemBytes bounds the errors of files in an info, which is one frame.
+const maxProblemBytes = ipc.MaxFrame / 2
 
 // notFound is the answer for an unknown name, which may be that of a broken
 // file.
@@ -235,7 +245,7 @@ func (s *server) notFound(name string) *ipc.Error {
 	for _, p := range s.problems {
 		if p.Service == name {
 			e.Message = "service " + name + " has an error in its configuration"
-			e.Problems = append(e.Problems, ipc.Problem{File: p.File, Line: p.Line, Column: p.Column, Message: p.Message})
+			e.Problems = append(e.Problems, problemOf(p))
 		}
 	}
 	if e.Problems == nil {
@@ -249,12 +259,14 @@ func (s *server) known(names []string) ([]string, *ipc.Error) {
 	if len(names) == 0 {
 		return s.core.Names(), nil
 	}
-	once := make([]string, 0, len(names))
+	var once []string
+	seen := map[string]bool{}
 	for _, n := range names {
 		if s.core.Spec(n) == nil {
 			return nil, s.notFound(n)
 		}
-		if !slices.Contains(once, n) {
+		if !seen[n] {
+			seen[n] = true
 			once = append(once, n)
 		}
 	}
