@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -31,6 +32,11 @@ func get(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.Reveal {
+		if e := c.mayReveal(); e != nil {
+			return nil, e
+		}
+	}
 	sp, err := c.specOf(ctx, p.Name)
 	if err != nil {
 		return nil, err
@@ -43,6 +49,15 @@ func get(c *client, ctx context.Context, r ipc.Request) (any, error) {
 		out.Secrets = secrets(sp, newEnviron(c.s.environment(sp)))
 	}
 	return out, nil
+}
+
+// mayReveal refuses to show secrets to members of the socket's group.
+func (c *client) mayReveal() *ipc.Error {
+	cred, err := c.conn.Peer()
+	if err == nil && (cred.Uid == 0 || int(cred.Uid) == os.Getuid()) {
+		return nil
+	}
+	return ipc.Errorf(ipc.ErrDenied, "only root and uid %d, to which zinit-server belongs, may see secrets", os.Getuid())
 }
 
 // references lists where secrets are, and reads none.
