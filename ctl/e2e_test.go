@@ -22,7 +22,7 @@ import (
 //
 // ZINIT_TEST_BIN is a directory with the programs, for a test binary that runs
 // where nothing can be built; else they are built here. ZINIT_TEST_RACE=1
-// builds zinit-server and zinit-pid1 with the race detector.
+// builds all but zinit with the race detector.
 
 // atOnce bounds the stories that run at the same time: they mostly wait, and
 // more would only wait for each other.
@@ -93,8 +93,8 @@ func shortTempDir(t *testing.T) string {
 	return dir
 }
 
-// programs returns a directory with zinit, zinit-server, zinit-pid1 and svc,
-// the service of the stories, which is this test binary.
+// programs returns a directory with the programs of zinit, and with svc, the
+// service of the stories, which is this test binary.
 func programs(t *testing.T, root string) string {
 	bin := filepath.Join(root, "bin")
 	if err := os.Mkdir(bin, 0o755); err != nil {
@@ -104,7 +104,7 @@ func programs(t *testing.T, root string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	programs := map[string]string{"zinit": "ctl", "zinit-server": "supervisord", "zinit-pid1": "pid1"}
+	programs := map[string]string{"zinit": "ctl", "zinit-server": "supervisord", "zinit-pid1": "pid1", "zinit-healthd": "healthd"}
 	from := map[string]string{"svc": self}
 	if prebuilt := os.Getenv("ZINIT_TEST_BIN"); prebuilt != "" {
 		for program := range programs {

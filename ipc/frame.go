@@ -3,8 +3,8 @@
 //
 // frame.go and check.go say what a frame is, conn.go moves frames and
 // descriptors, hello.go opens a link, and there is one file of message types
-// for each link: keeper.go (pid1 and supervisord) and control.go (supervisord
-// and its clients). The protocol is written down for other languages in
+// for each link: keeper.go (pid1 and supervisord), health.go (supervisord and
+// zinit-healthd) and control.go (supervisord and its clients). The protocol is written down for other languages in
 // docs/ipc.md.
 //
 // The package does not import net, because zinit-pid1 links it and has to

@@ -19,6 +19,7 @@ const (
 	RoleClient     = "client"
 	RoleKeeper     = "pid1"
 	RoleSupervisor = "supervisor"
+	RoleHealth     = "healthd"
 )
 
 // Hello is the first frame of each side.
@@ -26,6 +27,8 @@ type Hello struct {
 	Protocol int    `msgpack:"protocol"`
 	Role     string `msgpack:"role"`
 	Version  string `msgpack:"version"`
+	// Run is the run as which the supervisor has started a helper.
+	Run RunID `msgpack:"run,omitempty"`
 }
 
 // Check says whether a peer with this hello can be spoken to.

@@ -6,9 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"os/user"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +23,9 @@ import (
 func (s *server) perform(a core.Action) {
 	switch a := a.(type) {
 	case core.Spawn:
+		if a.Service.Health != nil {
+			s.health.missing = false // it may be there by now
+		}
 		s.prepare(a)
 	case core.Signal:
 		scope := ipc.ScopeGroup
@@ -40,7 +41,15 @@ func (s *server) perform(a core.Action) {
 	case core.Changed:
 		s.onChanged(a)
 	case core.Halt:
-		s.halt(a)
+		s.halting = &a
+	case core.SetProbes:
+		s.setProbes(a)
+	case core.SetProbe:
+		s.setProbe(a.Probe)
+	case core.DropProbe:
+		s.health.send(ipc.KindDropProbe, ipc.DropProbe{Service: a.Service})
+	case core.HealthChanged:
+		s.onHealthChanged(a)
 	}
 }
 
@@ -106,24 +115,11 @@ type prepared struct {
 // overtake the order.
 func (s *server) prepare(a core.Spawn) {
 	b := builder{action: a, base: s.environment(a.Service), runtimeDir: s.paths.RuntimeDir}
-	if len(a.Service.EnvFile) > 0 || len(a.Service.Ports) > 0 || a.Service.User != "" || a.Service.Group != "" || slices.ContainsFunc(a.Service.Env, isSecret) {
+	if b.mayBlock() {
 		go func() { s.inbox <- b.build() }()
 		return
 	}
 	s.onPrepared(b.build())
-}
-
-// findHelper says why a program that serves the supervisor cannot be had: it is
-// looked for beside zinit-server, then in PATH.
-func findHelper(name string) error {
-	self, err := os.Executable()
-	if err == nil && unix.Access(filepath.Join(filepath.Dir(self), name), unix.X_OK) == nil {
-		return nil
-	}
-	if _, err := exec.LookPath(name); err != nil {
-		return fmt.Errorf("%s is neither in %s nor in PATH", name, filepath.Dir(self))
-	}
-	return nil
 }
 
 func isSecret(v spec.EnvVar) bool { return v.File != "" }
@@ -145,15 +141,19 @@ func (s *server) onPrepared(p prepared) {
 
 // environment is what every command of a service gets beside its own.
 func (s *server) environment(sp *spec.Service) []string {
-	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+	return append(ownEnviron(), "ZINIT_SERVICE="+sp.Name, "ZINIT_SOCKET="+s.paths.Socket)
+}
+
+// ownEnviron is the environment of zinit without what is meant for it alone.
+func ownEnviron() []string {
+	return slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
 		switch name {
 		case keeperEnv, "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID":
-			return true // meant for zinit itself, if for anybody
+			return true
 		}
 		return false
 	})
-	return append(env, "ZINIT_SERVICE="+sp.Name, "ZINIT_SOCKET="+s.paths.Socket)
 }
 
 // builder turns a spawn of the core into an order for pid1. It touches nothing
@@ -162,6 +162,12 @@ type builder struct {
 	action     core.Spawn
 	base       []string
 	runtimeDir string
+}
+
+// mayBlock says that something has to be read for it.
+func (b builder) mayBlock() bool {
+	sp := b.action.Service
+	return len(sp.EnvFile) > 0 || len(sp.Ports) > 0 || sp.User != "" || sp.Group != "" || slices.ContainsFunc(sp.Env, isSecret)
 }
 
 func (b builder) build() prepared {
@@ -178,7 +184,7 @@ func (b builder) build() prepared {
 		}
 	}
 	if b.action.Role == core.RoleMain && sp.Lifecycle.Ready == spec.ReadyHealth {
-		if err := findHelper("zinit-healthd"); err != nil {
+		if _, err := findHelper(string(core.HelperHealth)); err != nil {
 			return fail(fmt.Errorf("cannot check its health: %w", err), false)
 		}
 	}

@@ -49,7 +49,7 @@ func (s *server) compare(services map[string]*spec.Service) plan {
 			services[n] = was
 			continue
 		}
-		p.restart[n] = slices.ContainsFunc(fields, needsRestart)
+		p.restart[n] = slices.ContainsFunc(fields, needsRestart) || core.OtherProcess(was, services[n])
 		v, _ := s.core.View(s.now(), n)
 		if len(fields) > 0 {
 			p.result.Changed = append(p.result.Changed, ipc.Change{Name: n, Fields: fields, Restart: p.restart[n] && v.Pid != 0})
@@ -67,9 +67,8 @@ func (s *server) compare(services map[string]*spec.Service) plan {
 // all others take effect as they are.
 func needsRestart(field string) bool {
 	switch field {
-	case "service.exec", "service.dir", "service.oneshot", "service.env", "service.env_file", "service.console",
-		"service.user", "service.group", "service.umask", "service.kind",
-		"lifecycle.ready", "lifecycle.ready_fd", "lifecycle.watchdog_ms":
+	case "service.exec", "service.dir", "service.env", "service.env_file", "service.console",
+		"service.user", "service.group", "service.umask", "lifecycle.ready_fd":
 		return true
 	}
 	return strings.HasPrefix(field, "limits.")

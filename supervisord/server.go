@@ -68,6 +68,13 @@ type server struct {
 	pipes    map[logEnd]string
 	ended    *logEnds
 	attached *attachment
+
+	helpers map[core.Helper]*helper
+	health  *helper
+	// helperRuns are the runs of helpers that pid1 has not forgotten.
+	helperRuns map[ipc.RunID]bool
+	resultAck  uint64     // of zinit-healthd, to be said when it is saved
+	halting    *core.Halt // the last order, until nothing is in its way
 }
 
 // mainService is the name of the service that runs a container's main command.
@@ -80,8 +87,10 @@ func start(o options, k *keeper, log *slog.Logger) (*server, error) {
 		opts: o, keeper: k, log: log, started: time.Now(),
 		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour),
 		history: &history{}, waiters: map[*waiter]bool{}, pipes: map[logEnd]string{},
-		ended: &logEnds{more: make(chan struct{}, 1)},
+		ended: &logEnds{more: make(chan struct{}, 1)}, helperRuns: map[ipc.RunID]bool{},
 	}
+	s.health = &helper{name: core.HelperHealth, role: ipc.RoleHealth, onFrame: s.onHealthFrame}
+	s.helpers = map[core.Helper]*helper{s.health.name: s.health}
 	p, notice, err := paths.Server(o.socket, o.runtimeDir)
 	if err != nil {
 		return nil, err
@@ -102,6 +111,7 @@ func start(o options, k *keeper, log *slog.Logger) (*server, error) {
 		return nil, err
 	}
 	s.store = newStore(p.RuntimeDir + "/state")
+	s.adoptHelpers()
 	if err := s.recoverOrBoot(); err != nil {
 		return nil, err
 	}
@@ -110,6 +120,9 @@ func start(o options, k *keeper, log *slog.Logger) (*server, error) {
 		life: fmt.Sprintf("%s/%d/%d", bootID(), k.hello.Pid, k.hello.StartTime),
 	}
 	go s.incidents.follow(context.Background())
+	if err := s.listenHelpers(); err != nil {
+		return nil, err
+	}
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
@@ -285,7 +298,7 @@ func (s *server) configure(sp *spec.Service) {
 
 // warnOfProxy says that nobody listens for a proxy where its program is missing.
 func (s *server) warnOfProxy(p *spec.Proxy) {
-	if err := findHelper("zinit-proxyd"); err != nil {
+	if _, err := findHelper("zinit-proxyd"); err != nil {
 		s.log.Warn("nobody listens for a proxy", "proxy", p.Name, "error", err)
 	}
 }
@@ -479,6 +492,8 @@ func (s *server) handle(m any) error {
 		}
 	case osSignal:
 		s.onSignal(m.sig)
+	case helperCame, helperSaid, helperGone:
+		s.onHelper(m)
 	case func():
 		m()
 	case haltNow:
@@ -507,12 +522,21 @@ func (s *server) onFrame(f ipc.Frame) error {
 		if err := f.Decode(&m); err != nil {
 			return err
 		}
+		if isHelper(m.Run) {
+			s.forgetHelper(m.Run)
+			s.helperDied(m.Run, m.Message)
+			return nil
+		}
 		s.dropRunFds(core.RunID(m.Run))
 		s.step(core.SpawnFailed{Run: core.RunID(m.Run), Message: s.conceal(m), Code: spawnExitCode(m)})
 	case ipc.KindExited:
 		var m ipc.Exited
 		if err := f.Decode(&m); err != nil {
 			return err
+		}
+		if isHelper(m.Run) {
+			s.helperEnded(m)
+			return nil
 		}
 		s.acks = append(s.acks, m.Seq)
 		if sock := s.notify.sockets[core.RunID(m.Run)]; sock != nil {
@@ -526,6 +550,10 @@ func (s *server) onFrame(f ipc.Frame) error {
 			return err
 		}
 		s.acks = append(s.acks, m.Seq)
+		if isHelper(m.Run) {
+			s.forgetHelper(m.Run)
+			return nil
+		}
 		s.step(core.Emptied{Run: core.RunID(m.Run)})
 		s.moved = true // a stop of what had ended waits for no other news
 	case ipc.KindRequested:
@@ -662,10 +690,19 @@ func (s *server) act() {
 		s.keeper.send(ipc.KindAck, ipc.Ack{Seq: seq})
 	}
 	s.acks = s.acks[:0]
+	if s.resultAck > 0 {
+		s.health.send(ipc.KindResultAck, ipc.Ack{Seq: s.resultAck})
+		s.resultAck = 0
+	}
 	actions := s.pending
 	s.pending, s.told = nil, 0
 	for _, a := range actions {
 		s.perform(a)
+	}
+	s.needHelpers()
+	if s.halting != nil && len(s.helperRuns) == 0 {
+		s.halt(*s.halting)
+		s.halting = nil
 	}
 	after := s.after
 	s.after = nil

@@ -52,6 +52,12 @@ func (s *server) viewOf(name string) (ipc.Service, bool) {
 		}
 		out.Exit = e
 	}
+	h := v.Health
+	out.Health = &ipc.Health{Status: string(h.Status), Message: h.Message, LatencyMS: float64(h.Took) / 1e6, Failures: h.Failures}
+	if h.At > 0 {
+		at := s.wall(h.At)
+		out.Health.CheckedAt = &at
+	}
 	for _, b := range v.Blocks {
 		out.BlockedBy = append(out.BlockedBy, ipc.Block{Kind: string(b.Kind), Name: b.Name, Detail: s.core.Describe(now, b)})
 	}
@@ -64,7 +70,7 @@ func reasonOf(r *core.Reason) *ipc.Reason {
 	}
 	out := &ipc.Reason{
 		Kind: string(r.Kind), Message: r.Message, Service: r.Service, Services: r.Services,
-		Port: int(r.Port), Pid: r.Pid, Command: r.Command,
+		Attempts: r.Attempts, Port: int(r.Port), Pid: r.Pid, Command: r.Command,
 	}
 	if e := r.End; e != nil {
 		if e.Signal != 0 {

@@ -380,7 +380,8 @@ func (s *server) wait(ctx context.Context, p ipc.NamesParams) ([]ipc.Service, er
 	case "healthy":
 		judge = func(_ *waiter, v core.View) outcome {
 			switch {
-			case v.State == core.StateRunning && v.Halt == core.HaltNone:
+			case v.State == core.StateRunning && v.Halt == core.HaltNone &&
+				(v.Health.Status == core.HealthHealthy || v.Health.Status == core.HealthNone):
 				return reached
 			case over(v):
 				return missed

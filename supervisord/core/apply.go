@@ -60,6 +60,14 @@ func (c *Core) apply(ev Event) {
 		if s, r := c.lookup(ev.Run); s != nil && r.Role == RoleMain {
 			c.onNotify(s, r, ev)
 		}
+	case HelperUp:
+		c.onHelperUp()
+	case HelperDown:
+		c.healthUp, c.healthWhy = false, ev.Why
+	case ProbeResult:
+		if s, r := c.lookup(ev.Run); s != nil && r.Role == RoleMain && !r.Exited {
+			c.onProbe(s, ev)
+		}
 	case Load:
 		c.load(ev)
 	case Stop:
@@ -130,6 +138,7 @@ func (c *Core) wishUp(todo []*service) {
 func (c *Core) startByHand(s *service) {
 	s.Up = true
 	s.Restarts = 0
+	c.watch(s)
 	switch s.State {
 	case StateStarting, StateRunning:
 		if s.Halt != HaltNone {
@@ -148,6 +157,7 @@ func (c *Core) startByHand(s *service) {
 
 func (c *Core) wishDown(s *service) {
 	s.Up = false
+	c.watch(s)
 	c.giveUp(s)
 	c.halt(s, HaltUser, "")
 }
@@ -209,6 +219,7 @@ func (c *Core) clean(s *service) {
 func (c *Core) onSpawned(s *service, r *Run, ev Spawned) {
 	r.Pid, r.StartTime = ev.Pid, ev.StartTime
 	c.save(s)
+	c.watch(s)
 	switch s.State {
 	case StateStarting:
 		if r.Role == RoleMain && !s.spec.Oneshot && s.spec.Lifecycle.Ready == spec.ReadyExec {
@@ -429,7 +440,11 @@ func (c *Core) onDeadline(s *service) {
 	}
 	switch s.State {
 	case StateStarting:
-		c.fail(s, &Reason{Kind: ReasonStartTime, Message: "was not ready within " + s.spec.Lifecycle.StartTimeout.String()})
+		why := "was not ready within " + s.spec.Lifecycle.StartTimeout.String()
+		if h := s.Health; h != nil && h.Failures > 0 {
+			why += ": " + h.failed()
+		}
+		c.fail(s, &Reason{Kind: ReasonStartTime, Message: why})
 	case StateRunning:
 		c.fail(s, &Reason{Kind: ReasonWatchdog, Message: "said nothing for " + s.spec.Lifecycle.Watchdog.String() + " (watchdog_ms)"})
 	case StateStopping:

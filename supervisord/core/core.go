@@ -63,6 +63,11 @@ type Core struct {
 	shutdown *Shutdown
 	// removing names the services that are Removed.
 	removing map[string]bool
+	// watched counts the services for which zinit-healthd is needed; healthUp
+	// says that it is there, healthWhy why it is not.
+	watched   int
+	healthUp  bool
+	healthWhy string
 
 	now     Time
 	actions []Action

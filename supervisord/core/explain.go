@@ -20,6 +20,8 @@ type View struct {
 	Next Time
 	// Dependents require it.
 	Dependents []string
+	// Health is how it is. Its Status is as of now, also where nobody looks.
+	Health Health
 	// Note says in a few words what is going on, "" where the state says it all.
 	Note string
 }
@@ -34,6 +36,7 @@ func (c *Core) View(now Time, name string) (View, bool) {
 		Record: s.copy(), Spec: s.spec, Blocks: s.blocks, Pid: s.pid(),
 		Dependents: slices.Clone(c.requiredBy[name]), Note: c.note(now, s),
 	}
+	v.Health = c.healthOf(s)
 	v.UnderWay = s.Due && s.UnderWay
 	if s.State == StateRunning && s.ranStable(now) {
 		v.Restarts = 0
@@ -154,7 +157,7 @@ func (c *Core) note(now Time, s *service) string {
 	case StateRunning:
 		switch s.Halt {
 		case HaltNone:
-			return s.StatusText
+			return s.trouble()
 		case HaltUser, HaltRestart, HaltDependency, HaltShutdown:
 			return "stops when its dependents are down"
 		}
@@ -202,6 +205,9 @@ func (s *service) awaits(now Time) string {
 		what = "runs until it is done"
 	case l.Ready == spec.ReadyHealth:
 		what = "waits for its health check"
+		if h := s.Health; h != nil && h.Failures > 0 {
+			what = h.failed()
+		}
 	case l.Ready == spec.ReadyNotify:
 		what = "waits for READY=1 (ready = notify)"
 	case l.Ready == spec.ReadyFd:

@@ -34,7 +34,7 @@ func (c *Core) load(ev Load) {
 	if c.shutdown != nil {
 		return
 	}
-	var up, down, again, retry []*service
+	var up, down, again, retry, ready []*service
 	var wanted []string // what those that are up have not required or wanted before
 	for _, n := range c.Names() {
 		s, sp := c.services[n], ev.Services[n]
@@ -53,6 +53,8 @@ func (c *Core) load(ev Load) {
 		delete(c.removing, n)
 		c.save(s)
 		c.retime(s, was)
+		c.recheck(s, was)
+		c.watch(s)
 		turned := back || sp.Status != was.Status
 		switch {
 		case turned && sp.Status == spec.StatusStart && !s.upOrComing():
@@ -63,7 +65,10 @@ func (c *Core) load(ev Load) {
 		case turned && sp.Status == spec.StatusIgnore && s.waiting():
 			c.setDeadline(s, 0)
 		}
-		replaced := ev.Restart[n] || otherProcess(was, sp)
+		replaced := ev.Restart[n] || OtherProcess(was, sp)
+		if s.State == StateStarting && sp.Lifecycle.Ready == spec.ReadyExec && s.pid() != 0 && !sp.Oneshot && !replaced {
+			ready = append(ready, s) // its health is not waited for any more
+		}
 		undone := s.Done && !sp.Oneshot
 		s.Done = s.Done && !undone
 		switch {
@@ -95,6 +100,9 @@ func (c *Core) load(ev Load) {
 		}
 	}
 	c.relink()
+	for _, s := range ready {
+		c.becomeRunning(s)
+	}
 	for _, s := range down {
 		c.wishDown(s)
 	}
@@ -114,12 +122,17 @@ func (c *Core) load(ev Load) {
 	c.wishUp(up)
 }
 
-// otherProcess says that a process begun by one configuration would be
+// OtherProcess says that a process begun by one configuration would be
 // misunderstood by another.
-func otherProcess(was, sp *spec.Service) bool {
-	return sp.Kind != was.Kind || sp.Oneshot != was.Oneshot ||
-		sp.Lifecycle.Ready != was.Lifecycle.Ready || sp.Lifecycle.Watchdog != was.Lifecycle.Watchdog
+func OtherProcess(was, sp *spec.Service) bool {
+	a, b := was.Lifecycle.Ready, sp.Lifecycle.Ready
+	return sp.Kind != was.Kind || sp.Oneshot != was.Oneshot || a != b && (saysReady(a) || saysReady(b)) ||
+		sp.Lifecycle.Watchdog != was.Lifecycle.Watchdog
 }
+
+// saysReady says that a process has to be started in its own way to say that
+// it is ready.
+func saysReady(r spec.Ready) bool { return r == spec.ReadyNotify || r == spec.ReadyFd }
 
 // retime gives a timeout that runs the length that it has now.
 func (c *Core) retime(s *service, was *spec.Service) {

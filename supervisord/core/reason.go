@@ -41,6 +41,8 @@ type Reason struct {
 	Port    uint16 `msgpack:"port,omitempty"`
 	Pid     int    `msgpack:"pid,omitempty"`
 	Command string `msgpack:"command,omitempty"`
+	// Attempts is how often it has failed, for health_check_failed.
+	Attempts int `msgpack:"attempts,omitempty"`
 	// Code is what a shell would exit with, for spawn_error.
 	Code int `msgpack:"code,omitempty"`
 }

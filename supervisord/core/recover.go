@@ -70,6 +70,7 @@ func Recover(now Time, services map[string]*spec.Service, o Options, g Global, r
 			delete(known, r.ID)
 			c.recoverRun(s, r, f, ok)
 		}
+		c.watch(s)
 	}
 	for _, f := range facts {
 		if _, left := known[f.Run]; left {

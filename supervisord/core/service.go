@@ -116,6 +116,9 @@ type Record struct {
 	Removed bool `msgpack:"removed,omitempty"`
 	// StatusText is what it said of itself.
 	StatusText string `msgpack:"status_text,omitempty"`
+	// Health is what its probes have found out since its last start, nil
+	// before the first result.
+	Health *Health `msgpack:"health,omitempty"`
 }
 
 type service struct {
@@ -133,6 +136,10 @@ type service struct {
 	// never does.
 	users, followers int
 	counted, loose   bool
+	// probe is how it is probed now; watched says that zinit-healthd is needed
+	// for it.
+	probe   Probe
+	watched bool
 }
 
 func byName(a, b *service) int { return strings.Compare(a.Name, b.Name) }
@@ -219,6 +226,7 @@ func (c *Core) become(s *service, to State) {
 		c.setDeadline(s, 0)
 	}
 	c.count(s)
+	c.watch(s)
 	c.do(Changed{Service: s.Name, From: from, To: to, Pid: s.pid(), Reason: s.Reason, Run: s.LastRun})
 	c.touch(s)
 }
@@ -238,7 +246,7 @@ func (c *Core) becomeBlocked(s *service) {
 
 func (c *Core) becomeStarting(s *service) {
 	s.Due, s.Done = false, false
-	s.Reason, s.Failure, s.Killed, s.End, s.StatusText = nil, nil, false, nil, ""
+	s.Reason, s.Failure, s.Killed, s.End, s.StatusText, s.Health = nil, nil, false, nil, "", nil
 	s.StartedAt, s.ReadyAt = c.now, 0
 	if s.spec.Kind == spec.KindTarget {
 		c.becomeRunning(s)

@@ -183,7 +183,7 @@ func (w *world) checkLoad(ev Load) []Action {
 		if was.State != StateStarting && was.State != StateRunning || was.Halt != HaltNone || c.shutdown != nil {
 			continue
 		}
-		replaced := ev.Restart[n] || otherProcess(was.spec, sp)
+		replaced := ev.Restart[n] || OtherProcess(was.spec, sp)
 		retimed := was.spec.Lifecycle.StartTimeout != sp.Lifecycle.StartTimeout
 		down := s.State != was.State || s.Halt != HaltNone || s.LastMain != was.LastMain
 		switch {
