@@ -346,10 +346,18 @@ func TestRestartHappensOnce(t *testing.T) {
 }
 
 // TestFollowedLogsHaveNoGapAndNoRepetition replaces the supervisor after each
-// few lines. The server has all lines, two streams with times that several
-// share, and tells from any time on.
+// few lines, also of those that were there before anybody asked.
 func TestFollowedLogsHaveNoGapAndNoRepetition(t *testing.T) {
-	start := time.Now().Add(time.Minute)
+	for name, start := range map[string]time.Time{
+		"new lines": time.Now().Add(time.Minute), "old lines": time.Now().Add(-time.Minute),
+	} {
+		t.Run(name, func(t *testing.T) { followReplaced(t, start) })
+	}
+}
+
+// followReplaced has a server with lines from start on, in two streams and with
+// times that several share, which tells from any time on.
+func followReplaced(t *testing.T, start time.Time) {
 	var lines []ipc.LogLine
 	for i := range 60 {
 		at := ipc.Time(start.Add(time.Duration(i/4) * time.Millisecond))

@@ -19,11 +19,20 @@ func (c *Client) Logs(ctx context.Context, params ipc.LogsParams, line func(ipc.
 func (c *Client) FollowLogs(ctx context.Context, params ipc.LogsParams, line func(ipc.LogLine) error) error {
 	begin := time.Now()
 	return c.logs(ctx, "logs.follow", params, line, func(seen *progress) ipc.LogsParams {
-		// Of what there was at the beginning the server chose what is wanted.
-		// From then on everything is.
-		since := ipc.Time(later(begin, seen.newest.Add(-overlap)))
-		params.Lines, params.Since = -1, &since
-		return params
+		next := params
+		var since ipc.Time
+		switch {
+		case !seen.oldest.IsZero():
+			// The server chose where to begin, and lines come by time: from the
+			// first one on, all are wanted.
+			since = ipc.Time(later(seen.oldest, seen.newest.Add(-overlap)))
+		case params.Lines == 0:
+			since = ipc.Time(begin)
+		default:
+			return next // as if it had been asked for now
+		}
+		next.Lines, next.Since = -1, &since
+		return next
 	})
 }
 
@@ -55,8 +64,8 @@ func (c *Client) logs(ctx context.Context, method string, params ipc.LogsParams,
 // first can leave them out. Lines have the time of the chunk that they came
 // in, so a time stands for several, which keep their order.
 type progress struct {
-	newest  time.Time
-	streams map[stream]*position
+	oldest, newest time.Time
+	streams        map[stream]*position
 }
 
 type stream struct{ service, name string }
@@ -98,6 +107,9 @@ func (p *progress) repeats(l ipc.LogLine) bool {
 		pos.at, pos.had = at, 0
 	}
 	pos.had++
+	if p.oldest.IsZero() || at.Before(p.oldest) {
+		p.oldest = at
+	}
 	p.newest = later(p.newest, at)
 	return false
 }
