@@ -55,6 +55,7 @@ type Conn struct {
 	marks   []mark
 	sending int  // bytes that the writer has taken and not yet written
 	started bool // the writer goroutine runs
+	resting bool // after Suspend
 	closed  bool
 	err     error // why nothing can be sent any more
 }
@@ -62,8 +63,8 @@ type Conn struct {
 // mark attaches descriptors to the frame that starts at an offset of the
 // queue. They are duplicates that the queue owns.
 type mark struct {
-	off int
-	fds []int
+	Off int   `msgpack:"off"`
+	Fds []int `msgpack:"fds"`
 }
 
 // NewConn takes over a connected stream socket.
@@ -117,7 +118,7 @@ func (c *Conn) Peer() (*unix.Ucred, error) {
 // connection between two frames; every other error is final as well.
 func (c *Conn) Read() (f Frame, err error) {
 	defer func() {
-		if err != nil { // descriptors whose frame never came
+		if err != nil && err != ErrSuspended { // descriptors whose frame never came
 			closeAll(c.fds)
 			c.fds = nil
 		}
@@ -141,6 +142,8 @@ func (c *Conn) Read() (f Frame, err error) {
 		}
 		if err := c.fill(); err != nil {
 			switch {
+			case c.suspended(err):
+				return Frame{}, ErrSuspended
 			case err == io.EOF && len(c.buf) > c.start:
 				err = io.ErrUnexpectedEOF
 			case errors.Is(err, os.ErrDeadlineExceeded):
@@ -286,7 +289,7 @@ func (c *Conn) Send(kind Kind, body any, fds ...int) error {
 	}
 	c.queue = q
 	if len(dups) > 0 {
-		c.marks = append(c.marks, mark{off, dups})
+		c.marks = append(c.marks, mark{Off: off, Fds: dups})
 	}
 	if len(c.queue) > maxQueue {
 		c.closeLocked(ErrOverflow)
@@ -344,7 +347,7 @@ func (c *Conn) muteLocked(err error) {
 	}
 	c.err = err
 	for _, m := range c.marks {
-		closeAll(m.fds)
+		closeAll(m.Fds)
 	}
 	c.queue, c.marks = nil, nil
 	c.cond.Broadcast()
@@ -355,7 +358,7 @@ func (c *Conn) writeLoop() {
 	var spare []byte
 	for {
 		c.mu.Lock()
-		for len(c.queue) == 0 && c.err == nil {
+		for (len(c.queue) == 0 || c.resting) && c.err == nil {
 			c.cond.Wait()
 		}
 		if c.err != nil {
@@ -366,11 +369,16 @@ func (c *Conn) writeLoop() {
 		c.queue, c.marks, c.sending = spare[:0], nil, len(queue)
 		c.mu.Unlock()
 
-		err := c.write(queue, marks)
+		n, left, err := c.write(queue, marks)
 
 		c.mu.Lock()
 		c.sending = 0
-		if err != nil {
+		if err != nil && c.resting && c.err == nil {
+			c.putBack(queue[n:], left)
+		} else if err != nil {
+			for _, m := range left {
+				closeAll(m.Fds)
+			}
 			c.muteLocked(err)
 		}
 		c.cond.Broadcast()
@@ -390,26 +398,23 @@ func reuse(queue []byte) []byte {
 
 // write sends a run of frames. Descriptors travel with the bytes of the first
 // frame of a chunk that has some: never later than their frame, which is all
-// that a reader needs, who takes them from a queue.
-func (c *Conn) write(queue []byte, marks []mark) (err error) {
-	defer func() {
-		for _, m := range marks {
-			closeAll(m.fds)
-		}
-	}()
-	for off := 0; off < len(queue); {
+// that a reader needs, who takes them from a queue. It returns how many bytes
+// it has written, and with an error the descriptors that have not gone, by
+// their place after those bytes.
+func (c *Conn) write(queue []byte, marks []mark) (off int, left []mark, err error) {
+	for off < len(queue) {
 		end := min(len(queue), off+writeChunk)
 		var rights []int
 		taken := 0
 		for _, m := range marks {
-			if m.off >= end {
+			if m.Off >= end {
 				break
 			}
-			if len(rights)+len(m.fds) > MaxFds {
-				end = m.off
+			if len(rights)+len(m.Fds) > MaxFds {
+				end = m.Off
 				break
 			}
-			rights = append(rights, m.fds...)
+			rights = append(rights, m.Fds...)
 			taken++
 		}
 		var control []byte
@@ -418,15 +423,18 @@ func (c *Conn) write(queue []byte, marks []mark) (err error) {
 		}
 		n, err := c.send(queue[off:end], control)
 		if err != nil {
-			return fmt.Errorf("cannot write: %w", err)
+			for _, m := range marks {
+				left = append(left, mark{m.Off - off, m.Fds})
+			}
+			return off, left, fmt.Errorf("cannot write: %w", err)
 		}
 		for _, m := range marks[:taken] {
-			closeAll(m.fds)
+			closeAll(m.Fds)
 		}
 		marks = marks[taken:]
 		off += n
 	}
-	return nil
+	return off, nil, nil
 }
 
 // sendNow writes what the kernel takes at once, and returns how much. What

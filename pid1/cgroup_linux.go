@@ -104,10 +104,10 @@ func (w *cgroupWatch) read(f *os.File) {
 // inCgroup says whether a process is left in the cgroup of a run, and if so
 // has it watched until there is none.
 func (k *keeper) inCgroup(r *run) bool {
-	if r.cgroup == "" || r.watch != 0 {
+	if r.Cgroup == "" || r.watch != 0 {
 		return r.watch != 0
 	}
-	if !populated(r.cgroup) {
+	if !populated(r.Cgroup) {
 		return false
 	}
 	w := k.cgroups
@@ -119,12 +119,12 @@ func (k *keeper) inCgroup(r *run) bool {
 		w.fd = fd
 		go w.read(os.NewFile(uintptr(fd), "inotify"))
 	}
-	wd, err := unix.InotifyAddWatch(w.fd, r.cgroup+"/cgroup.events", unix.IN_MODIFY)
+	wd, err := unix.InotifyAddWatch(w.fd, r.Cgroup+"/cgroup.events", unix.IN_MODIFY)
 	if err != nil {
-		return populated(r.cgroup)
+		return populated(r.Cgroup)
 	}
 	r.watch, w.runs[wd] = wd, r
-	if populated(r.cgroup) {
+	if populated(r.Cgroup) {
 		return true
 	}
 	k.unwatch(r)
@@ -143,7 +143,7 @@ func (k *keeper) unwatch(r *run) {
 func (k *keeper) cgroupsChanged(wds []int) {
 	k.kids = nil
 	for _, wd := range wds {
-		if r := k.cgroups.runs[wd]; r != nil && !populated(r.cgroup) {
+		if r := k.cgroups.runs[wd]; r != nil && !populated(r.Cgroup) {
 			k.unwatch(r)
 			k.recheck(r)
 		}

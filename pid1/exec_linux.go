@@ -70,13 +70,9 @@ func execHelper(arg string) {
 
 // readSpec decodes what pid1 wrote into the memory file.
 func readSpec(fd int, spec *helperSpec) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	b, err := readMemoryFile(fd)
+	if err != nil {
 		return err
-	}
-	b := make([]byte, st.Size)
-	if n, err := unix.Pread(fd, b, 0); err != nil || n != len(b) {
-		return fmt.Errorf("cannot read the spec: %d bytes, %w", n, err)
 	}
 	return msgpack.Unmarshal(b, spec)
 }

@@ -27,7 +27,7 @@ type ending struct {
 	begun  bool
 	action ipc.HaltAction
 	code   int
-	killAt time.Time
+	killAt time.Duration
 	rounds int
 }
 
@@ -37,7 +37,7 @@ func (k *keeper) halt(m ipc.Halt) {
 	if k.end.begun {
 		return
 	}
-	k.end = ending{begun: true, action: m.Action, code: m.Code, killAt: time.Now().Add(termGrace)}
+	k.end = ending{begun: true, action: m.Action, code: m.Code, killAt: monotonic() + termGrace}
 	if k.sup.conn != nil {
 		k.sup.conn.Close()
 	}
@@ -52,7 +52,7 @@ func (k *keeper) halt(m ipc.Halt) {
 func (k *keeper) nameLeft() {
 	var left []int
 	for _, pid := range allChildren(k.pid) {
-		if k.table.pids[pid] == nil && pid != k.sup.pid {
+		if k.table.pids[pid] == nil && pid != k.sup.Pid {
 			left = append(left, pid)
 		}
 	}
@@ -79,7 +79,7 @@ func (k *keeper) nameLeft() {
 }
 
 // killLeft kills what SIGTERM has not ended, and what that leaves behind.
-func (k *keeper) killLeft(now time.Time) {
+func (k *keeper) killLeft(now time.Duration) {
 	if k.end.rounds == killRounds {
 		k.log.error("some processes cannot be killed: going without them")
 		k.exit()
@@ -88,7 +88,7 @@ func (k *keeper) killLeft(now time.Time) {
 		k.log.warn("SIGTERM has not ended all processes: killing them", "children", fmt.Sprint(allChildren(k.pid)))
 	}
 	k.end.rounds++
-	k.end.killAt = now.Add(killPause)
+	k.end.killAt = now + killPause
 	k.signalLeft(unix.SIGKILL)
 }
 
@@ -104,7 +104,7 @@ func (k *keeper) signalLeft(sig unix.Signal) {
 	// follows, until it finds nobody new.
 	below := withDescendants(allChildren(k.pid))
 	for _, r := range k.table.runs {
-		if k.table.leads(r) || r.state == ipc.RunExited && !r.emptied {
+		if k.table.leads(r) || r.State == ipc.RunExited && !r.Emptied {
 			signalGroups(r, sig)
 		}
 	}
@@ -126,7 +126,7 @@ func (k *keeper) signalLeft(sig unix.Signal) {
 // ledBy says whether a process group is one of a run.
 func (k *keeper) ledBy(pgid int) bool {
 	r := k.table.pids[pgid]
-	return r != nil && slices.Contains(r.groups, pgid)
+	return r != nil && slices.Contains(r.Groups, pgid)
 }
 
 // exit ends pid1, or the system in a VM. There it returns only if the kernel
@@ -147,6 +147,6 @@ func (k *keeper) exit() {
 	k.log.flush()
 	err := unix.Reboot(how)
 	k.log.error("the system cannot be ended", "action", string(k.end.action), "error", err)
-	k.end.killAt = time.Time{}
+	k.end.killAt = 0
 	k.childless = false
 }

@@ -27,6 +27,7 @@ const (
 	envSocket = "PID1_TEST_SOCKET"
 	envAck    = "PID1_TEST_ACK_TIMEOUT"
 	envTerm   = "PID1_TEST_PATIENCE"
+	envChange = "PID1_TEST_CHANGE_TIMEOUT"
 	fakeName  = "fake-supervisor"
 	groupName = "in-own-group"
 )
@@ -47,6 +48,9 @@ func TestMain(m *testing.M) {
 		}
 		if d, err := time.ParseDuration(os.Getenv(envTerm)); err == nil {
 			shutdownPatience = d
+		}
+		if d, err := time.ParseDuration(os.Getenv(envChange)); err == nil {
+			changeTimeout = d
 		}
 		main()
 		os.Exit(0)

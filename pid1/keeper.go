@@ -54,17 +54,17 @@ type keeper struct {
 	// waiting are those that have not begun.
 	forking int
 	waiting []*job
-	// helper makes all children start through the exec helper.
-	helper bool
+	// change is the replacement of pid1 that is under way, nil for none.
+	change *change
 	// kids are the children that lead no run, by session; nil if not looked up.
 	kids map[int][]int
 	// childless is true when the last look found no child at all.
 	childless bool
 
-	recheckAt    time.Time
+	recheckAt    time.Duration
 	recheckPause time.Duration
 	// ackCheckAt is when to look for messages that wait too long for an Ack.
-	ackCheckAt time.Time
+	ackCheckAt time.Duration
 }
 
 // inbound is what a link's reader hands over: a frame, that it was flushed, or
@@ -127,26 +127,28 @@ func (k *keeper) turn(timer *time.Timer) {
 		k.launched(o)
 	case wds := <-k.cgroups.changes:
 		k.cgroupsChanged(wds)
+	case err := <-k.launcher.answers:
+		k.answered(err)
 	case <-timer.C:
 	}
-	wake := k.due(time.Now())
+	wake := k.due(monotonic())
 	timer.Stop()
-	if !wake.IsZero() {
-		timer.Reset(max(0, time.Until(wake)))
+	if wake != 0 {
+		timer.Reset(max(0, wake-monotonic()))
 	}
 }
 
 // due does what its time has come for, and returns when it is to be called
-// next; the zero time if nothing is waiting.
-func (k *keeper) due(now time.Time) (wake time.Time) {
-	at := func(t time.Time) bool {
-		if t.IsZero() {
+// next; 0 if nothing is waiting.
+func (k *keeper) due(now time.Duration) (wake time.Duration) {
+	at := func(t time.Duration) bool {
+		if t == 0 {
 			return false
 		}
-		if !now.Before(t) {
+		if now >= t {
 			return true
 		}
-		if wake.IsZero() || t.Before(wake) {
+		if wake == 0 || t < wake {
 			wake = t
 		}
 		return false
@@ -163,8 +165,9 @@ func (k *keeper) due(now time.Time) (wake time.Time) {
 	}
 	k.dueSupervisor(now, at)
 	k.dueRecheck(now, at)
+	k.dueChange(at)
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
-		if r, ok := k.table.requests[int(sig)]; ok && k.opt.mode != ipc.ModeVM && at(r.at.Add(shutdownPatience)) {
+		if r, ok := k.table.requests[int(sig)]; ok && k.opt.mode != ipc.ModeVM && at(r.At+shutdownPatience) {
 			k.log.error("no supervisor took the request to shut down: ending everything", "signal", unix.SignalName(sig))
 			k.halt(ipc.Halt{Action: ipc.HaltExit, Code: 1})
 			return now
@@ -175,17 +178,17 @@ func (k *keeper) due(now time.Time) (wake time.Time) {
 
 // dueRecheck looks by time for what is left of runs of which nothing else
 // tells; more and more seldom, and only while there are some.
-func (k *keeper) dueRecheck(now time.Time, at func(time.Time) bool) {
+func (k *keeper) dueRecheck(now time.Duration, at func(time.Duration) bool) {
 	waiting := false
 	for _, r := range k.table.left {
 		waiting = waiting || r.polled()
 	}
 	switch {
 	case !waiting:
-		k.recheckPause, k.recheckAt = 0, time.Time{}
+		k.recheckPause, k.recheckAt = 0, 0
 		return
 	case k.recheckPause == 0:
-		k.recheckPause, k.recheckAt = recheckMin, now.Add(recheckMin)
+		k.recheckPause, k.recheckAt = recheckMin, now+recheckMin
 	}
 	if at(k.recheckAt) {
 		k.kids = nil
@@ -195,7 +198,7 @@ func (k *keeper) dueRecheck(now time.Time, at func(time.Time) bool) {
 			}
 		}
 		k.recheckPause = min(2*k.recheckPause, recheckMax)
-		k.recheckAt = now.Add(k.recheckPause)
+		k.recheckAt = now + k.recheckPause
 		at(k.recheckAt)
 	}
 }
@@ -210,9 +213,14 @@ func (k *keeper) signalled(sigs []int) {
 		if k.end.begun {
 			continue
 		}
+		// A main command gets it, like all signals that it may have a use for.
+		if sig == int(unix.SIGUSR2) && len(k.opt.main) == 0 {
+			k.beginChange()
+			continue
+		}
 		// A supervisor that is being told the table hears of it from there, and
 		// may hear of it only once: a second SIGTERM means to hurry.
-		if seq, fresh := k.table.request(sig, time.Now()); fresh && k.sup.told {
+		if seq, fresh := k.table.request(sig, monotonic()); fresh && k.sup.told {
 			k.tell(seq, ipc.KindRequested, ipc.Requested{Seq: seq, Signal: sig})
 		}
 	}
@@ -247,7 +255,7 @@ func (k *keeper) order(f ipc.Frame) {
 }
 
 func (k *keeper) obey(f *ipc.Frame) error {
-	if !k.sup.greeted {
+	if !k.sup.Greeted {
 		return k.greet(f)
 	}
 	switch f.Kind {
@@ -295,10 +303,10 @@ func takeFd(f *ipc.Frame) int {
 // spawn starts a run, or says again what became of it.
 func (k *keeper) spawn(sp ipc.Spawn) {
 	if r := k.table.runs[sp.Run]; r != nil {
-		if r.state != ipc.RunSpawning {
+		if r.State != ipc.RunSpawning {
 			k.tellSpawned(r)
 		}
-		if r.state == ipc.RunExited {
+		if r.State == ipc.RunExited {
 			k.tellExited(r)
 		}
 		return
@@ -324,11 +332,10 @@ func (k *keeper) spawn(sp ipc.Spawn) {
 
 // launch begins a job, the supervisor's at once.
 func (k *keeper) launch(j *job) {
-	if k.forking >= atOnce && !j.supervisor {
+	if (k.forking >= atOnce || k.held()) && !j.supervisor {
 		k.waiting = append(k.waiting, j)
 		return
 	}
-	j.helper = k.helper
 	k.forking++
 	go k.launcher.run(j)
 }
@@ -345,17 +352,22 @@ func (k *keeper) launched(o outcome) {
 	}
 	if j.supervisor {
 		k.supervisorLaunched(o, first)
-	} else if r := k.table.runs[j.spawn.Run]; r != nil && r.state == ipc.RunSpawning {
+	} else if r := k.table.runs[j.Spawn.Run]; r != nil && r.State == ipc.RunSpawning {
 		k.runLaunched(r, o)
 	}
-	if first && len(k.waiting) > 0 {
+	k.launchWaiting()
+	if k.forking == 0 {
+		k.table.forksDone()
+	}
+}
+
+// launchWaiting begins as many of the waiting jobs as may be under way.
+func (k *keeper) launchWaiting() {
+	for len(k.waiting) > 0 && k.forking < atOnce && !k.held() {
 		next := k.waiting[0]
 		k.waiting[0] = nil
 		k.waiting = k.waiting[1:]
 		k.launch(next)
-	}
-	if k.forking == 0 {
-		k.table.forksDone()
 	}
 }
 
@@ -365,18 +377,18 @@ func (k *keeper) runLaunched(r *run, o outcome) {
 		k.tell(0, ipc.KindSpawnFailed, *o.fail)
 		return
 	}
-	if r.spawned.Pid == 0 {
+	if r.Spawned.Pid == 0 {
 		for _, old := range k.table.forked(r, o.pid, o.since) {
 			k.becomeEmpty(old)
 		}
 		if r.early == nil && k.table.lost && unix.Kill(o.pid, 0) == unix.ESRCH {
 			delete(k.table.pids, o.pid)
-			r.early = &childEnd{pid: o.pid, code: 255, at: monotonic(), seen: time.Now()}
+			r.early = &childEnd{pid: o.pid, code: 255, at: monotonic()}
 		}
-		for _, m := range r.signals {
+		for _, m := range r.Signals {
 			k.deliver(r, m)
 		}
-		r.signals = nil
+		r.Signals = nil
 		if k.end.begun {
 			unix.Kill(-o.pid, unix.SIGTERM)
 		}
@@ -413,7 +425,7 @@ func (k *keeper) keep(name string, fd int) {
 
 // forget ends the life of a run in the table.
 func (k *keeper) forget(m ipc.Forget) {
-	if r := k.table.runs[m.Run]; r != nil && r.state == ipc.RunExited {
+	if r := k.table.runs[m.Run]; r != nil && r.State == ipc.RunExited {
 		k.unwatch(r)
 		k.table.remove(r)
 	}
@@ -422,6 +434,6 @@ func (k *keeper) forget(m ipc.Forget) {
 // becomeEmpty notes and tells that nothing is left of a run.
 func (k *keeper) becomeEmpty(r *run) {
 	k.table.becomeEmpty(r)
-	r.emptiedSeq = k.table.number()
-	k.tell(r.emptiedSeq, ipc.KindEmptied, ipc.Emptied{Seq: r.emptiedSeq, Run: r.id})
+	r.EmptiedSeq = k.table.number()
+	k.tell(r.EmptiedSeq, ipc.KindEmptied, ipc.Emptied{Seq: r.EmptiedSeq, Run: r.ID})
 }

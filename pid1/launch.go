@@ -32,15 +32,14 @@ const (
 // job is a spawn on its way through a goroutine of its own. It owns its
 // descriptors.
 type job struct {
-	spawn ipc.Spawn
+	Spawn ipc.Spawn
 	// supervisor marks the start of the supervisor, which has no run.
 	supervisor bool
-	// files are the descriptors of the child by number, -1 for none.
-	files []int
-	// opened are those of files that close with the job.
-	opened []int
+	// Files are the descriptors of the child by number, -1 for none.
+	Files []int
+	// Opened are those of Files that close with the job.
+	Opened []int
 	pipes  []namedFd // read ends
-	helper bool      // use the exec helper in any case
 	forked bool      // the keeper knows that it has forked
 }
 
@@ -51,10 +50,10 @@ type namedFd struct {
 
 // close closes what the child got, and the read ends if nobody wants them.
 func (j *job) close(readEnds bool) {
-	for _, fd := range j.opened {
+	for _, fd := range j.Opened {
 		unix.Close(fd)
 	}
-	j.opened = nil
+	j.Opened = nil
 	if readEnds {
 		for _, p := range j.pipes {
 			unix.Close(p.fd)
@@ -67,13 +66,14 @@ func (j *job) close(readEnds bool) {
 // out.
 type outcome struct {
 	job *job
-	// pid is the child, since a moment before it was forked.
+	// pid is the child, since a moment before it was forked, at one after it has
+	// executed; both are CLOCK_MONOTONIC.
 	pid   int
-	since time.Time
+	since time.Duration
 	// done is false for the helper's child that has not executed yet.
 	done  bool
 	start uint64 // clock ticks since boot
-	at    int64  // CLOCK_MONOTONIC, ns
+	at    time.Duration
 	fail  *ipc.SpawnFailed
 }
 
@@ -82,6 +82,7 @@ type outcome struct {
 type launcher struct {
 	forks    chan struct{}
 	outcomes chan outcome
+	answers  chan error // of the program on disk
 	log      *logger
 }
 
@@ -89,6 +90,7 @@ func newLauncher(log *logger) *launcher {
 	return &launcher{
 		forks:    make(chan struct{}, forksAtOnce),
 		outcomes: make(chan outcome, 64),
+		answers:  make(chan error, 1),
 		log:      log,
 	}
 }
@@ -98,7 +100,7 @@ func (l *launcher) run(j *job) {
 	defer func() {
 		if p := recover(); p != nil {
 			l.log.panicked("a spawn", p)
-			l.fail(j, &ipc.SpawnFailed{Stage: ipc.StageFork, Message: fmt.Sprintf("cannot start %s: pid1 has a bug: %v", j.spawn.Tag, p)})
+			l.fail(j, &ipc.SpawnFailed{Stage: ipc.StageFork, Message: fmt.Sprintf("cannot start %s: pid1 has a bug: %v", j.Spawn.Tag, p)})
 		}
 	}()
 	o, status, fail := l.fork(j)
@@ -110,7 +112,7 @@ func (l *launcher) run(j *job) {
 		l.outcomes <- o
 		// No thread waits here: the descriptor is with the runtime's poller.
 		if f, failed := readStatus(status); failed {
-			l.fail(j, explain(&j.spawn, f))
+			l.fail(j, explain(&j.Spawn, f))
 			return
 		}
 		o.done, o.at = true, monotonic()
@@ -126,7 +128,7 @@ func (l *launcher) fork(j *job) (o outcome, status int, fail *ipc.SpawnFailed) {
 	if fail != nil {
 		return o, -1, fail
 	}
-	cgroup, fail := openCgroup(&j.spawn)
+	cgroup, fail := openCgroup(&j.Spawn)
 	if fail != nil {
 		return o, -1, fail
 	}
@@ -136,21 +138,21 @@ func (l *launcher) fork(j *job) (o outcome, status int, fail *ipc.SpawnFailed) {
 	l.forks <- struct{}{}
 	defer func() { <-l.forks }()
 	if err := j.makePipes(); err != nil {
-		return o, -1, explain(&j.spawn, failure{ipc.StageFork, errno(err), ""})
+		return o, -1, explain(&j.Spawn, failure{ipc.StageFork, errno(err), ""})
 	}
 	o.job = j
 	var err error
-	if local && !j.helper && !needsHelper(&j.spawn) {
-		o.since = time.Now()
+	if local && !needsHelper(&j.Spawn) {
+		o.since = monotonic()
 		o.pid, err = forkDirect(j, path, cgroup)
 		o.done, o.at = err == nil, monotonic()
 	}
 	if !o.done {
 		// After a direct fork has failed as well: its one error number stands
 		// for all that may go wrong up to execve, and the helper knows more.
-		o.since = time.Now()
+		o.since = monotonic()
 		if o.pid, status, err = forkHelper(j, path, cgroup); err != nil {
-			return o, -1, explain(&j.spawn, failure{ipc.StageFork, errno(err), ""})
+			return o, -1, explain(&j.Spawn, failure{ipc.StageFork, errno(err), ""})
 		}
 	}
 	if st, err := readStat(o.pid); err == nil {
@@ -161,13 +163,13 @@ func (l *launcher) fork(j *job) (o outcome, status int, fail *ipc.SpawnFailed) {
 
 func (l *launcher) fail(j *job, f *ipc.SpawnFailed) {
 	j.close(true)
-	f.Run = j.spawn.Run
+	f.Run = j.Spawn.Run
 	l.outcomes <- outcome{job: j, done: true, fail: f}
 }
 
 // newJob checks an order and collects the descriptors of the child.
 func newJob(sp ipc.Spawn, store fdStore, null int) (j *job, err error) {
-	j = &job{spawn: sp}
+	j = &job{Spawn: sp}
 	defer func() {
 		if err != nil {
 			j.close(true)
@@ -176,9 +178,9 @@ func newJob(sp ipc.Spawn, store fdStore, null int) (j *job, err error) {
 	if err := checkSpawn(&sp); err != nil {
 		return j, err
 	}
-	j.files = []int{null, 1, 2}
+	j.Files = []int{null, 1, 2}
 	if sp.Console {
-		j.files[0] = 0
+		j.Files[0] = 0
 	}
 	for _, u := range sp.Fds {
 		fd, ok := store[u.Name]
@@ -197,7 +199,7 @@ func newJob(sp ipc.Spawn, store fdStore, null int) (j *job, err error) {
 // makePipes makes the pipes of the child: no sooner than it is forked, because
 // each fork copies the table of descriptors.
 func (j *job) makePipes() error {
-	for _, p := range j.spawn.Pipes {
+	for _, p := range j.Spawn.Pipes {
 		var ends [2]int
 		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
 			return err
@@ -214,11 +216,11 @@ func (j *job) makePipes() error {
 
 // give makes fd the child's descriptor n; the job closes it.
 func (j *job) give(n, fd int) {
-	for len(j.files) <= n {
-		j.files = append(j.files, -1)
+	for len(j.Files) <= n {
+		j.Files = append(j.Files, -1)
 	}
-	j.files[n] = fd
-	j.opened = append(j.opened, fd)
+	j.Files[n] = fd
+	j.Opened = append(j.Opened, fd)
 }
 
 // checkSpawn refuses what no kernel would take, and what would break a bound.
@@ -271,7 +273,7 @@ func needsHelper(sp *ipc.Spawn) bool {
 // local file systems. It opens both before anything is forked: on a file
 // system that does not answer, this thread hangs and nothing else does.
 func preflight(j *job) (path string, local bool, fail *ipc.SpawnFailed) {
-	sp := &j.spawn
+	sp := &j.Spawn
 	dir, local := unix.AT_FDCWD, true
 	if sp.Dir != "" {
 		fd, err := open(sp.Dir, unix.O_PATH|unix.O_DIRECTORY)

@@ -38,46 +38,46 @@ const (
 // supervisor is the one process that decides. A new one starts when the one
 // before is reaped and all that it said is read, which its link's end shows.
 type supervisor struct {
-	argv []string
+	Argv []string
 	conn *ipc.Conn // nil between two lives
-	// pid is 0 before it is forked and after it is reaped.
-	pid int
-	// greeted says that its hello was good, told that it knows the whole
+	// Pid is 0 before it is forked and after it is reaped.
+	Pid int
+	// Greeted says that its hello was good, told that it knows the whole
 	// table. Until then what happens waits in later.
-	greeted, told bool
+	Greeted, told bool
 	// condemned says that it is being killed, and is not listened to any more.
 	condemned bool
 	later     []func()
 	fds       []string // stored names it has not been told of
 
-	started   time.Time
-	ended     time.Time
-	restartAt time.Time // the next start, zero if none is due
-	graceEnds time.Time // of linkGrace
-	ever      bool      // one has been executed
-	row       int       // deaths in a row
-	restarts  int
-	lastEnd   string
+	Started   time.Duration
+	Ended     time.Duration
+	RestartAt time.Duration // the next start, 0 if none is due
+	graceEnds time.Duration // of linkGrace
+	Ever      bool          // one has been executed
+	Row       int           // deaths in a row
+	Restarts  int
+	LastEnd   string
 }
 
 // startSupervisor makes a link and starts a supervisor at its other end.
 func (k *keeper) startSupervisor() {
 	s := &k.sup
-	s.restartAt = time.Time{}
+	s.RestartAt = 0
 	conn, fd, err := ipc.Pair()
 	if err != nil {
 		k.supervisorFailed(err.Error())
 		return
 	}
-	s.conn, s.greeted, s.told, s.condemned = conn, false, false, false
-	argv := slices.Clone(s.argv)
+	s.conn, s.Greeted, s.told, s.condemned = conn, false, false, false
+	argv := slices.Clone(s.Argv)
 	if argv[0] == serverName {
 		argv[0] = findServer()
 	}
 	j := &job{
 		supervisor: true,
-		spawn:      ipc.Spawn{Tag: "the supervisor", Argv: argv, Env: supervisorEnv()},
-		files:      []int{k.null, 1, 2},
+		Spawn:      ipc.Spawn{Tag: "the supervisor", Argv: argv, Env: supervisorEnv()},
+		Files:      []int{k.null, 1, 2},
 	}
 	j.give(keeperFd, fd)
 	k.launch(j)
@@ -94,8 +94,8 @@ func (k *keeper) supervisorLaunched(o outcome, first bool) {
 	s := &k.sup
 	if o.fail != nil {
 		s.conn.Close()
-		s.conn, s.pid, s.graceEnds = nil, 0, time.Time{}
-		if !s.ever && len(k.table.runs) == 0 && k.opt.mode != ipc.ModeVM {
+		s.conn, s.Pid, s.graceEnds = nil, 0, 0
+		if !s.Ever && len(k.table.runs) == 0 && k.opt.mode != ipc.ModeVM {
 			k.log.error("the supervisor cannot be started: "+o.fail.Message, "try", "install zinit-server beside zinit-pid1, or in PATH")
 			k.end.code = 126
 			if o.fail.Errno == int(unix.ENOENT) {
@@ -107,7 +107,7 @@ func (k *keeper) supervisorLaunched(o outcome, first bool) {
 		return
 	}
 	if first {
-		s.pid, s.started = o.pid, time.Now()
+		s.Pid, s.Started = o.pid, monotonic()
 		if end, ok := k.table.takeEarly(o.pid, o.since); ok {
 			defer k.supervisorEnded(end)
 		}
@@ -115,15 +115,15 @@ func (k *keeper) supervisorLaunched(o outcome, first bool) {
 	if !o.done {
 		return
 	}
-	s.ever = true
+	s.Ever = true
 	go k.readLink(s.conn)
 	k.introduce()
 }
 
 // supervisorFailed notes a start that came to nothing.
 func (k *keeper) supervisorFailed(why string) {
-	k.sup.started, k.sup.ended = time.Now(), time.Now()
-	k.sup.lastEnd = why
+	k.sup.Started, k.sup.Ended = monotonic(), monotonic()
+	k.sup.LastEnd = why
 	k.restartLater()
 }
 
@@ -131,19 +131,18 @@ func (k *keeper) supervisorFailed(why string) {
 // doubling to 5 s while it keeps dying young.
 func (k *keeper) restartLater() {
 	s := &k.sup
-	now := time.Now()
-	if s.ended.Sub(s.started) >= goodLife {
-		s.row = 0
+	if s.Ended-s.Started >= goodLife {
+		s.Row = 0
 	}
 	pause := time.Duration(0)
-	if s.row > 0 {
-		pause = min(restartMin<<min(s.row-1, 16), restartMax)
+	if s.Row > 0 {
+		pause = min(restartMin<<min(s.Row-1, 16), restartMax)
 	}
-	s.row++
-	s.restarts++
-	s.restartAt = now.Add(pause)
+	s.Row++
+	s.Restarts++
+	s.RestartAt = monotonic() + pause
 	if !k.end.begun {
-		k.log.error("the supervisor has ended: starting it again", "end", s.lastEnd, "in", pause)
+		k.log.error("the supervisor has ended: starting it again", "end", s.LastEnd, "in", pause)
 	}
 }
 
@@ -164,10 +163,10 @@ func (k *keeper) introduce() {
 	hello := ipc.KeeperHello{
 		Hello: ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleKeeper, Version: version.Version},
 		Mode:  k.opt.mode, Pid: k.pid, StartTime: k.start, Main: k.opt.main,
-		Restarts: s.restarts, LastEnd: s.lastEnd,
+		Restarts: s.Restarts, LastEnd: s.LastEnd,
 	}
-	if s.restarts > 0 {
-		hello.Down = int64(time.Since(s.ended))
+	if s.Restarts > 0 {
+		hello.Down = int64(monotonic() - s.Ended)
 	}
 	k.post(ipc.KindHello, hello)
 	for _, r := range k.table.runs {
@@ -199,17 +198,17 @@ func (k *keeper) tellFds() {
 	}
 	k.post(ipc.KindReady, ipc.Ready{})
 	s.told = true
-	now := time.Now()
+	now := monotonic()
 	for seq := range k.table.unacked {
 		k.table.told(seq, now)
 	}
 	for _, r := range k.table.runs {
-		if _, ok := k.table.unacked[r.emptiedSeq]; ok {
-			k.post(ipc.KindEmptied, ipc.Emptied{Seq: r.emptiedSeq, Run: r.id})
+		if _, ok := k.table.unacked[r.EmptiedSeq]; ok {
+			k.post(ipc.KindEmptied, ipc.Emptied{Seq: r.EmptiedSeq, Run: r.ID})
 		}
 	}
 	for sig, r := range k.table.requests {
-		k.post(ipc.KindRequested, ipc.Requested{Seq: r.seq, Signal: sig})
+		k.post(ipc.KindRequested, ipc.Requested{Seq: r.Seq, Signal: sig})
 	}
 	later := s.later
 	s.later = nil
@@ -223,7 +222,7 @@ func (k *keeper) tellFds() {
 // it has to be acknowledged.
 func (k *keeper) tell(seq uint64, kind ipc.Kind, body any, fds ...int) {
 	k.whenTold(func() {
-		k.table.told(seq, time.Now())
+		k.table.told(seq, monotonic())
 		k.post(kind, body, fds...)
 	})
 }
@@ -238,16 +237,16 @@ func (k *keeper) whenTold(say func()) {
 }
 
 func (k *keeper) tellSpawned(r *run) {
-	m := r.spawned
+	m := r.Spawned
 	k.whenTold(func() {
 		var fds []int
-		m.Pipes, fds = k.store.pick(r.pipes)
+		m.Pipes, fds = k.store.pick(r.Pipes)
 		k.post(ipc.KindSpawned, m, fds...)
 	})
 }
 
 func (k *keeper) tellExited(r *run) {
-	k.tell(r.exited.Seq, ipc.KindExited, r.exited)
+	k.tell(r.Exited.Seq, ipc.KindExited, r.Exited)
 }
 
 // post queues a message. A supervisor to which nothing can be sent is of no
@@ -256,7 +255,7 @@ func (k *keeper) post(kind ipc.Kind, body any, fds ...int) {
 	if k.sup.conn == nil {
 		return
 	}
-	if err := k.sup.conn.Send(kind, body, fds...); err != nil && k.sup.pid > 0 && !errors.Is(err, os.ErrClosed) {
+	if err := k.sup.conn.Send(kind, body, fds...); err != nil && k.sup.Pid > 0 && !errors.Is(err, os.ErrClosed) {
 		k.log.error("cannot speak to the supervisor: killing it", "error", err)
 		k.killSupervisor()
 	}
@@ -274,7 +273,7 @@ func (k *keeper) greet(f *ipc.Frame) error {
 	if err := h.Check(ipc.RoleSupervisor); err != nil {
 		return err
 	}
-	k.sup.greeted = true
+	k.sup.Greeted = true
 	return nil
 }
 
@@ -282,8 +281,8 @@ func (k *keeper) greet(f *ipc.Frame) error {
 // last is no longer obeyed.
 func (k *keeper) killSupervisor() {
 	k.sup.condemned = true
-	if k.sup.pid > 0 {
-		unix.Kill(-k.sup.pid, unix.SIGKILL)
+	if k.sup.Pid > 0 {
+		unix.Kill(-k.sup.Pid, unix.SIGKILL)
 	}
 	if k.sup.conn != nil {
 		k.sup.conn.Close()
@@ -306,10 +305,10 @@ func (k *keeper) linkEnded(err error) {
 func (k *keeper) supervisorEnded(end childEnd) {
 	s := &k.sup
 	unix.Kill(-end.pid, unix.SIGKILL)
-	s.pid, s.ended = 0, time.Now()
-	s.lastEnd = fmt.Sprintf("exit code %d", end.code)
+	s.Pid, s.Ended = 0, monotonic()
+	s.LastEnd = fmt.Sprintf("exit code %d", end.code)
 	if end.signal != 0 {
-		s.lastEnd = "killed by " + signalName(end.signal)
+		s.LastEnd = "killed by " + signalName(end.signal)
 	}
 	k.supervisorGone()
 }
@@ -325,30 +324,30 @@ func signalName(n int) string {
 // ended, and gives the other a moment when only one has.
 func (k *keeper) supervisorGone() {
 	s := &k.sup
-	if s.pid > 0 || s.conn != nil {
-		s.graceEnds = time.Now().Add(linkGrace)
+	if s.Pid > 0 || s.conn != nil {
+		s.graceEnds = monotonic() + linkGrace
 		return
 	}
-	s.graceEnds = time.Time{}
+	s.graceEnds = 0
 	k.restartLater()
 }
 
 // dueSupervisor does what its time has come for in the supervisor's life.
-func (k *keeper) dueSupervisor(now time.Time, at func(time.Time) bool) {
+func (k *keeper) dueSupervisor(now time.Duration, at func(time.Duration) bool) {
 	s := &k.sup
-	if at(s.restartAt) {
+	if at(s.RestartAt) {
 		k.startSupervisor()
 	}
 	if at(s.graceEnds) {
-		s.graceEnds = time.Time{}
+		s.graceEnds = 0
 		k.killSupervisor()
 	}
-	if s.pid == 0 || s.conn == nil || s.condemned {
-		k.ackCheckAt = time.Time{}
+	if s.Pid == 0 || s.conn == nil || s.condemned {
+		k.ackCheckAt = 0
 		return
 	}
-	if !s.greeted && at(s.started.Add(ackTimeout)) {
-		k.log.error("the supervisor says nothing: killing it", "after", now.Sub(s.started))
+	if !s.Greeted && at(s.Started+ackTimeout) {
+		k.log.error("the supervisor says nothing: killing it", "after", now-s.Started)
 		k.killSupervisor()
 		return
 	}
@@ -356,14 +355,14 @@ func (k *keeper) dueSupervisor(now time.Time, at func(time.Time) bool) {
 	// the last look would be too old.
 	switch {
 	case !s.told || len(k.table.unacked) == 0:
-		k.ackCheckAt = time.Time{}
-	case k.ackCheckAt.IsZero():
-		k.ackCheckAt = now.Add(ackTimeout)
+		k.ackCheckAt = 0
+	case k.ackCheckAt == 0:
+		k.ackCheckAt = now + ackTimeout
 	}
 	if at(k.ackCheckAt) {
 		oldest, _ := k.table.oldest()
-		if k.ackCheckAt = oldest.Add(ackTimeout); at(k.ackCheckAt) {
-			k.log.error("the supervisor hangs: killing it", "unacknowledged", now.Sub(oldest))
+		if k.ackCheckAt = oldest + ackTimeout; at(k.ackCheckAt) {
+			k.log.error("the supervisor hangs: killing it", "unacknowledged", now-oldest)
 			k.killSupervisor()
 		}
 	}

@@ -58,6 +58,10 @@ func (l *logger) put(r record) {
 	}
 }
 
+func (l *logger) info(text string, args ...any) {
+	l.put(record{level: slog.LevelInfo, text: text, args: args})
+}
+
 func (l *logger) warn(text string, args ...any) {
 	l.put(record{level: slog.LevelWarn, text: text, args: args})
 }

@@ -63,8 +63,11 @@ func main() {
 	if len(os.Args) == 2 && os.Args[0] == helperName {
 		execHelper(os.Args[1])
 	}
+	if len(os.Args) == 2 && os.Args[1] == compatFlag {
+		compat()
+	}
 	sigs := catchSignals()
-	helper := clearInheritedSignals()
+	clearIgnored()
 	closeOnExecAll()
 	// Set by hand, it is not adjusted from time to time.
 	runtime.GOMAXPROCS(procs)
@@ -85,11 +88,13 @@ func main() {
 		return
 	}
 	log := newLogger(os.Getenv("ZINIT_LOG_LEVEL"))
-	if opt.note != "" {
-		log.warn(opt.note)
-	}
-	if opt.mode == ipc.ModeVM {
-		boot(log)
+	if os.Getenv(stateEnv) == "" { // not replaced, but started
+		if opt.note != "" {
+			log.warn(opt.note)
+		}
+		if opt.mode == ipc.ModeVM {
+			boot(log)
+		}
 	}
 	if os.Getpid() != 1 {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -98,11 +103,13 @@ func main() {
 	}
 	warmUp()
 	k := newKeeper(opt, log, sigs)
-	k.helper = helper
-	k.sup.argv = opt.server
+	k.sup.Argv = opt.server
+	before := k.takeOver()
 	// Children that were there before execve.
 	k.reap()
-	k.startSupervisor()
+	if !before {
+		k.startSupervisor()
+	}
 	k.loop()
 }
 

@@ -53,7 +53,7 @@ func FuzzOrders(f *testing.F) {
 			table: newTable(), store: fdStore{}, cgroups: newCgroupWatch(), null: -1,
 			forking: atOnce, // so that jobs stay where they are
 		}
-		k.sup.greeted, k.sup.told = true, true
+		k.sup.Greeted, k.sup.told = true, true
 		for len(b) > 1 {
 			kind, n := ipc.Kind(b[0]&^withFd), min(int(b[1]), len(b)-2)
 			frame := ipc.Frame{Kind: kind, Body: b[2 : 2+n]}
@@ -79,8 +79,8 @@ func FuzzOrders(f *testing.F) {
 			t.Fatalf("%d descriptors, %d runs", len(k.store), len(k.table.runs))
 		}
 		for _, r := range k.table.runs {
-			if len(r.signals) > lastSignal || r.state == ipc.RunSpawning != (r.spawned.Pid == 0) {
-				t.Fatalf("run %d: %+v", r.id, r)
+			if len(r.Signals) > lastSignal || r.State == ipc.RunSpawning != (r.Spawned.Pid == 0) {
+				t.Fatalf("run %d: %+v", r.ID, r)
 			}
 		}
 		for _, j := range k.waiting {
@@ -100,8 +100,8 @@ func FuzzOrders(f *testing.F) {
 func (k *keeper) comesOut(choice byte) {
 	if len(k.waiting) == 0 {
 		for _, r := range k.table.runs {
-			if r.state == ipc.RunRunning && choice%2 == 0 {
-				k.table.becomeExited(r, childEnd{pid: r.spawned.Pid, code: int(choice)})
+			if r.State == ipc.RunRunning && choice%2 == 0 {
+				k.table.becomeExited(r, childEnd{pid: r.Spawned.Pid, code: int(choice)})
 				k.becomeEmpty(r)
 				return
 			}
@@ -110,21 +110,21 @@ func (k *keeper) comesOut(choice byte) {
 	}
 	j := k.waiting[0]
 	k.waiting = k.waiting[1:]
-	r := k.table.runs[j.spawn.Run]
+	r := k.table.runs[j.Spawn.Run]
 	if r == nil {
 		j.close(true)
 		return
 	}
 	if choice%2 == 1 {
 		j.close(true)
-		k.runLaunched(r, outcome{job: j, done: true, fail: &ipc.SpawnFailed{Run: r.id, Stage: ipc.StageExec}})
+		k.runLaunched(r, outcome{job: j, done: true, fail: &ipc.SpawnFailed{Run: r.ID, Stage: ipc.StageExec}})
 		return
 	}
 	if err := j.makePipes(); err != nil {
 		panic(err)
 	}
 	j.close(false)
-	k.runLaunched(r, outcome{job: j, done: true, pid: 1<<23 + int(r.id%(1<<20))})
+	k.runLaunched(r, outcome{job: j, done: true, pid: 1<<23 + int(r.ID%(1<<20))})
 }
 
 // openFds counts the descriptors of this process.

@@ -39,7 +39,6 @@ func peekChild() (end childEnd, more, children bool) {
 		cpu:    usage.Utime.Nano() + usage.Stime.Nano(),
 		maxRSS: usage.Maxrss << 10,
 		at:     monotonic(),
-		seen:   time.Now(),
 	}
 	const cldExited, cldDumped = 1, 3 // si_code, sigaction(2)
 	if c.code == cldExited {
@@ -66,11 +65,12 @@ func retry(call func() error) error {
 	}
 }
 
-// monotonic is CLOCK_MONOTONIC in nanoseconds.
-func monotonic() int64 {
+// monotonic is CLOCK_MONOTONIC. All moments are kept so: it goes on when pid1
+// executes itself, and no clock is set under it.
+func monotonic() time.Duration {
 	var ts unix.Timespec
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	return ts.Nano()
+	return time.Duration(ts.Nano())
 }
 
 // reap collects all children that have ended, then says which runs ended with
@@ -99,7 +99,7 @@ func (k *keeper) reap() {
 // It returns the run whose leader it was.
 func (k *keeper) ended(end childEnd) *run {
 	defer reapChild(end.pid)
-	if end.pid == k.sup.pid {
+	if end.pid == k.sup.Pid {
 		k.supervisorEnded(end)
 		return nil
 	}
@@ -110,7 +110,7 @@ func (k *keeper) ended(end childEnd) *run {
 			k.table.noteEarly(end)
 		}
 		return nil
-	case r.state == ipc.RunSpawning:
+	case r.State == ipc.RunSpawning:
 		delete(k.table.pids, end.pid)
 		r.early = &end
 		return nil
@@ -124,10 +124,10 @@ func (k *keeper) ended(end childEnd) *run {
 func (k *keeper) settle(ended []*run) {
 	k.kids = nil
 	for _, r := range ended {
-		if r.heir > 0 && k.lead(r, r.heir) {
+		if r.Heir > 0 && k.lead(r, r.Heir) {
 			continue
 		}
-		if r.console {
+		if r.Console {
 			takeTerminal()
 		}
 		if !k.anyLeft(r) {
@@ -145,7 +145,7 @@ func (k *keeper) settle(ended []*run) {
 // recheck tells when nothing is left of a run whose leader has ended.
 func (k *keeper) recheck(r *run) {
 	if k.anyLeft(r) {
-		if r.killing {
+		if r.Killing {
 			k.signalAll(r, unix.SIGKILL)
 		}
 		return
@@ -159,7 +159,7 @@ func (k *keeper) anyLeft(r *run) bool {
 	if k.inCgroup(r) {
 		return true
 	}
-	for _, g := range r.groups {
+	for _, g := range r.Groups {
 		// EPERM means that there is somebody.
 		if unix.Kill(-g, 0) != unix.ESRCH {
 			return true
@@ -174,7 +174,7 @@ func (k *keeper) strays(r *run) []int {
 	if k.kids == nil {
 		k.kids = map[int][]int{}
 		for _, pid := range children(k.pid) {
-			if k.table.pids[pid] != nil || pid == k.sup.pid {
+			if k.table.pids[pid] != nil || pid == k.sup.Pid {
 				continue
 			}
 			if sid, err := unix.Getsid(pid); err == nil {
@@ -183,7 +183,7 @@ func (k *keeper) strays(r *run) []int {
 		}
 	}
 	var pids []int
-	for _, sid := range r.sids {
+	for _, sid := range r.Sids {
 		pids = append(pids, k.kids[sid]...)
 	}
 	return pids
@@ -195,9 +195,9 @@ func (k *keeper) signal(m ipc.Signal) {
 	if r == nil {
 		return
 	}
-	r.ordered++
-	if r.spawned.Pid == 0 && len(r.signals) < lastSignal {
-		r.signals = append(r.signals, m)
+	r.Ordered++
+	if r.Spawned.Pid == 0 && len(r.Signals) < lastSignal {
+		r.Signals = append(r.Signals, m)
 		return
 	}
 	k.deliver(r, m)
@@ -205,19 +205,19 @@ func (k *keeper) signal(m ipc.Signal) {
 
 // deliver sends a signal to what there is of a run.
 func (k *keeper) deliver(r *run, m ipc.Signal) {
-	if r.spawned.Pid == 0 || r.emptied || m.Sig < 1 || m.Sig > lastSignal {
+	if r.Spawned.Pid == 0 || r.Emptied || m.Sig < 1 || m.Sig > lastSignal {
 		return
 	}
 	sig := unix.Signal(m.Sig)
-	r.killing = m.Scope == ipc.ScopeAll && sig == unix.SIGKILL
-	if r.state == ipc.RunExited {
-		r.signalled = true
+	r.Killing = m.Scope == ipc.ScopeAll && sig == unix.SIGKILL
+	if r.State == ipc.RunExited {
+		r.Signalled = true
 		k.recheckPause = 0
 	}
 	switch m.Scope {
 	case ipc.ScopeLeader:
 		if k.table.leads(r) {
-			unix.Kill(r.spawned.Pid, sig)
+			unix.Kill(r.Spawned.Pid, sig)
 		}
 	case ipc.ScopeGroup:
 		signalGroups(r, sig)
@@ -230,7 +230,7 @@ func (k *keeper) deliver(r *run, m ipc.Signal) {
 }
 
 func signalGroups(r *run, sig unix.Signal) {
-	for _, g := range r.groups {
+	for _, g := range r.Groups {
 		unix.Kill(-g, sig)
 	}
 }
@@ -241,13 +241,13 @@ func signalGroups(r *run, sig unix.Signal) {
 func (k *keeper) signalAll(r *run, sig unix.Signal) {
 	members := k.strays(r)
 	if k.table.leads(r) {
-		members = append(members, r.spawned.Pid)
+		members = append(members, r.Spawned.Pid)
 	}
 	// Before the first signal: whoever dies hands its children to pid1.
 	members = withDescendants(members)
 	inside := map[int]bool{}
-	if r.cgroup != "" && sig != unix.SIGKILL {
-		for _, pid := range cgroupMembers(r.cgroup) {
+	if r.Cgroup != "" && sig != unix.SIGKILL {
+		for _, pid := range cgroupMembers(r.Cgroup) {
 			inside[pid] = true
 			members = append(members, pid)
 		}
@@ -256,16 +256,16 @@ func (k *keeper) signalAll(r *run, sig unix.Signal) {
 	reached := map[int]bool{}
 	for _, pid := range members {
 		pgid, err := unix.Getpgid(pid)
-		if err != nil || reached[pid] || slices.Contains(r.groups, pgid) {
+		if err != nil || reached[pid] || slices.Contains(r.Groups, pgid) {
 			continue
 		}
 		reached[pid] = true
-		if sid, err := unix.Getsid(pid); inside[pid] || err == nil && slices.Contains(r.sids, sid) {
+		if sid, err := unix.Getsid(pid); inside[pid] || err == nil && slices.Contains(r.Sids, sid) {
 			unix.Kill(pid, sig)
 		}
 	}
-	if r.cgroup != "" && sig == unix.SIGKILL {
-		killCgroup(r.cgroup)
+	if r.Cgroup != "" && sig == unix.SIGKILL {
+		killCgroup(r.Cgroup)
 	}
 }
 
@@ -273,18 +273,18 @@ func (k *keeper) signalAll(r *run, sig unix.Signal) {
 // else when its parent, the present leader, has ended.
 func (k *keeper) main(m ipc.Main) {
 	r := k.table.runs[m.Run]
-	if r == nil || r.state == ipc.RunSpawning || r.emptied || m.Pid <= 1 || k.lead(r, m.Pid) {
+	if r == nil || r.State == ipc.RunSpawning || r.Emptied || m.Pid <= 1 || k.lead(r, m.Pid) {
 		return
 	}
-	if r.state == ipc.RunRunning {
-		r.heir = m.Pid
+	if r.State == ipc.RunRunning {
+		r.Heir = m.Pid
 	}
 }
 
 // lead makes a child of ours, which leads no other run, the leader of one.
 func (k *keeper) lead(r *run, pid int) bool {
 	st, err := readStat(pid)
-	if err != nil || st.ppid != k.pid || st.zombie || k.table.pids[pid] != nil || pid == k.sup.pid {
+	if err != nil || st.ppid != k.pid || st.zombie || k.table.pids[pid] != nil || pid == k.sup.Pid {
 		return false
 	}
 	k.unwatch(r)

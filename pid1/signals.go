@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"os/signal"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -66,6 +65,12 @@ func (s *signalSet) take() []int {
 	return sigs
 }
 
+// waiting says whether something has come since then that would be lost: the
+// end of a child is found in any case.
+func (s *signalSet) waiting() bool {
+	return s.pending.Load()&^(1<<(unix.SIGCHLD-1)) != 0
+}
+
 // discarded says which signals mean nothing to zinit nor to a main command:
 // those of a broken pipe and of terminal job control.
 func discarded(sig syscall.Signal) bool {
@@ -74,36 +79,6 @@ func discarded(sig syscall.Signal) bool {
 		return true
 	}
 	return false
-}
-
-// clearInheritedSignals sees to it that children start with an empty signal
-// mask and without ignored signals, whatever the parent of pid1 left behind.
-// It says whether the exec helper has to do it for each child.
-//
-// The Go runtime gives its children the mask that it found at its start, so a
-// mask can only be cleared by executing again. What was ignored is default
-// again as soon as it is notified, but for the three signals of the C library
-// that the runtime leaves alone.
-func clearInheritedSignals() (helper bool) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	for _, sig := range []int{32, 33, 34} {
-		defaultIgnored(sig)
-	}
-	var mask unix.Sigset_t
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, nil, &mask); err != nil || mask == (unix.Sigset_t{}) {
-		return false
-	}
-	var empty unix.Sigset_t
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &empty, nil); err != nil {
-		return true
-	}
-	// By its path first, because the name of the process comes from it.
-	if path, err := os.Executable(); err == nil {
-		syscall.Exec(path, os.Args, os.Environ())
-	}
-	syscall.Exec(selfExe, os.Args, os.Environ())
-	return true
 }
 
 // sigaction is the kernel's struct of rt_sigaction(2) on 64-bit Linux, which
@@ -115,12 +90,22 @@ type sigaction struct {
 	mask     uint64
 }
 
-// defaultIgnored gives a signal its default action if it is ignored.
-func defaultIgnored(sig int) {
-	const sigIgn = 1
-	var old, def sigaction
-	_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&old)), 8, 0, 0)
-	if e == 0 && old.handler == sigIgn {
-		unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&def)), 0, 8, 0, 0)
+const sigIgn = 1 // SIG_IGN
+
+// setAction sets what a signal does, behind the back of the runtime, and
+// returns what it did; nil only asks.
+func setAction(sig int, act *sigaction) (old sigaction) {
+	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(act)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	return old
+}
+
+// clearIgnored sees to it that children start without ignored signals. What was
+// ignored is default again as soon as it is notified, but for the three signals
+// of the C library that the runtime leaves alone.
+func clearIgnored() {
+	for _, sig := range []int{32, 33, 34} {
+		if setAction(sig, nil).handler == sigIgn {
+			setAction(sig, &sigaction{})
+		}
 	}
 }

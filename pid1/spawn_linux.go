@@ -1,7 +1,9 @@
 package main
 
 import (
+	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,36 +17,40 @@ import (
 // between fork and execve.
 func forkDirect(j *job, path string, cgroup int) (pid int, err error) {
 	attr := procAttr(j, cgroup)
-	attr.Dir, attr.Env = j.spawn.Dir, j.spawn.Env
-	if c := j.spawn.Cred; c != nil && !ownIdentity(c.UID, c.GID, c.Groups) {
+	attr.Dir, attr.Env = j.Spawn.Dir, j.Spawn.Env
+	if c := j.Spawn.Cred; c != nil && !ownIdentity(c.UID, c.GID, c.Groups) {
 		attr.Sys.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
 	}
-	return syscall.ForkExec(path, j.spawn.Argv, attr)
+	return forkExec(path, j.Spawn.Argv, attr)
+}
+
+// forkExec forks with an empty signal mask: the child gets that of the thread
+// that forks, which has the one that pid1 was started with.
+func forkExec(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
+		return 0, err
+	}
+	return syscall.ForkExec(path, argv, attr)
 }
 
 // forkHelper starts the exec helper, which turns into the program. What it is
 // to do is in a memory file, which holds what a pipe may not; what goes wrong
 // comes back on the pipe status, which closes when it executes.
 func forkHelper(j *job, path string, cgroup int) (pid, status int, err error) {
-	if j.spawn.CgroupLast {
+	if j.Spawn.CgroupLast {
 		cgroup = -1
 	}
-	spec, err := msgpack.Marshal(&helperSpec{Path: path, Spawn: j.spawn})
+	spec, err := msgpack.Marshal(&helperSpec{Path: path, Spawn: j.Spawn})
 	if err != nil {
 		return 0, -1, err
 	}
-	memory, err := unix.MemfdCreate("spawn", unix.MFD_CLOEXEC)
+	memory, err := memoryFile("spawn", spec)
 	if err != nil {
 		return 0, -1, err
 	}
 	defer unix.Close(memory)
-	for off := 0; off < len(spec); {
-		n, err := unix.Pwrite(memory, spec[off:], int64(off))
-		if err != nil && err != unix.EINTR {
-			return 0, -1, err
-		}
-		off += max(n, 0)
-	}
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
 		return 0, -1, err
@@ -55,7 +61,7 @@ func forkHelper(j *job, path string, cgroup int) (pid, status int, err error) {
 	attr.Files = append(attr.Files, uintptr(memory), uintptr(ends[1]))
 	// The helper lives for a millisecond: no collector, no second processor.
 	attr.Env = []string{"GOGC=off", "GOMAXPROCS=1"}
-	pid, err = syscall.ForkExec(selfExe, []string{helperName, strconv.Itoa(n)}, attr)
+	pid, err = forkExec(selfExe, []string{helperName, strconv.Itoa(n)}, attr)
 	if err != nil {
 		unix.Close(ends[0])
 		return 0, -1, err
@@ -63,19 +69,56 @@ func forkHelper(j *job, path string, cgroup int) (pid, status int, err error) {
 	return pid, ends[0], nil
 }
 
+// memoryFile returns a file in memory, close-on-exec and at its beginning.
+func memoryFile(name string, data []byte) (fd int, err error) {
+	fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	for off := 0; off < len(data); {
+		n, err := unix.Pwrite(fd, data[off:], int64(off))
+		if err != nil && err != unix.EINTR {
+			unix.Close(fd)
+			return -1, err
+		}
+		off += max(n, 0)
+	}
+	return fd, nil
+}
+
+// readMemoryFile reads what another process has written into a file in memory.
+func readMemoryFile(fd int) ([]byte, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	b := make([]byte, st.Size)
+	for off := 0; off < len(b); {
+		n, err := unix.Pread(fd, b[off:], int64(off))
+		if n == 0 && err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil && err != unix.EINTR {
+			return nil, err
+		}
+		off += max(n, 0)
+	}
+	return b, nil
+}
+
 // procAttr is what both ways of starting have in common: the descriptors, the
 // session or the terminal, and the cgroup, -1 for none.
 func procAttr(j *job, cgroup int) *syscall.ProcAttr {
 	attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{}}
-	for _, fd := range j.files {
+	for _, fd := range j.Files {
 		attr.Files = append(attr.Files, uintptr(fd))
 	}
 	switch {
-	case j.spawn.Console && ownTerminal():
+	case j.Spawn.Console && ownTerminal():
 		// Its own group in pid1's session, in the foreground. The runtime asks
 		// for it with all signals blocked, so that SIGTTOU stops nobody.
 		attr.Sys.Setpgid, attr.Sys.Foreground = true, true
-	case j.spawn.Console && freeTerminal():
+	case j.Spawn.Console && freeTerminal():
 		attr.Sys.Setsid, attr.Sys.Setctty = true, true
 	default:
 		attr.Sys.Setsid = true

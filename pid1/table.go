@@ -21,42 +21,42 @@ const (
 // groups, its session and its cgroup is left. While it is spawning its pid is
 // 0 or that of the exec helper, which turns into the program.
 type run struct {
-	id    ipc.RunID
-	tag   string
-	state ipc.RunState
-	// spawned holds the pid of the leader, exited its end once it has ended.
-	spawned ipc.Spawned
-	exited  ipc.Exited
-	emptied bool
-	// emptiedSeq is the number of its Emptied message, 0 if there was none.
-	emptiedSeq uint64
-	// pipes are the names under which its read ends are stored, in order.
-	pipes []string
-	// groups are its process groups and sids its sessions: those of the first
+	ID    ipc.RunID
+	Tag   string
+	State ipc.RunState
+	// Spawned holds the pid of the leader, Exited its end once it has ended.
+	Spawned ipc.Spawned
+	Exited  ipc.Exited
+	Emptied bool
+	// EmptiedSeq is the number of its Emptied message, 0 if there was none.
+	EmptiedSeq uint64
+	// Pipes are the names under which its read ends are stored, in order.
+	Pipes []string
+	// Groups are its process groups and Sids its sessions: those of the first
 	// leader, and of each child that MAINPID= made the leader. A console run
-	// lives in a session that is not its own, so it has no sids.
-	groups, sids []int
-	// cgroup is the path of its own cgroup, "" for none, and watch the number
+	// lives in a session that is not its own, so it has no Sids.
+	Groups, Sids []int
+	// Cgroup is the path of its own cgroup, "" for none, and watch the number
 	// of the inotify watch that tells when nothing is left in it, 0 for none.
-	cgroup  string
+	Cgroup  string
 	watch   int
-	console bool
+	Console bool
 	// early is an end that was seen before it was known whether execve has
 	// succeeded.
 	early *childEnd
-	// ordered counts the Signal orders for it, and signals are those that came
+	// Ordered counts the Signal orders for it, and Signals are those that came
 	// before its pid was known.
-	ordered int
-	signals []ipc.Signal
-	// heir is a process that is to be the leader as soon as it is our child.
-	heir int
-	// killing says that the last order was to kill all of it: whatever turns
+	Ordered int
+	Signals []ipc.Signal
+	// Heir is a process that is to be the leader as soon as it is our child.
+	Heir int
+	// Killing says that the last order was to kill all of it: whatever turns
 	// up later is killed as well.
-	killing bool
-	// signalled says that a signal was sent after the leader's end, which may
+	Killing bool
+	// Signalled says that a signal was sent after the leader's end, which may
 	// have ended processes whose parent is somebody else: they are looked for
 	// by time, because no SIGCHLD tells of them.
-	signalled bool
+	Signalled bool
 }
 
 // childEnd is what the kernel tells of a child that has ended.
@@ -65,19 +65,18 @@ type childEnd struct {
 	code, signal int
 	core         bool
 	cpu, maxRSS  int64
-	at           int64     // CLOCK_MONOTONIC, ns
-	seen         time.Time // the same moment
+	at           time.Duration // CLOCK_MONOTONIC
 }
 
 // request is a signal from outside that the supervisor has not acknowledged.
 type request struct {
-	seq uint64
-	at  time.Time
+	Seq uint64
+	At  time.Duration
 }
 
 // table is what pid1 knows of its children. It is plain data: it makes no
-// system call and takes the time from its caller. It belongs to the keeper's
-// goroutine.
+// system call and takes the time, which is CLOCK_MONOTONIC, from its caller. It
+// belongs to the keeper's goroutine.
 type table struct {
 	runs     map[ipc.RunID]*run
 	pids     map[int]*run // leaders that are not reaped
@@ -87,8 +86,8 @@ type table struct {
 	requests map[int]request
 	seq      uint64
 	// unacked holds the messages that wait for Ack, and when they were told to
-	// the present supervisor; the zero time if they were not.
-	unacked map[uint64]time.Time
+	// the present supervisor; 0 if they were not.
+	unacked map[uint64]time.Duration
 }
 
 func newTable() *table {
@@ -98,25 +97,25 @@ func newTable() *table {
 		left:     map[ipc.RunID]*run{},
 		early:    map[int]childEnd{},
 		requests: map[int]request{},
-		unacked:  map[uint64]time.Time{},
+		unacked:  map[uint64]time.Duration{},
 	}
 }
 
 // number gives the next message that has to be acknowledged its number.
 func (t *table) number() uint64 {
 	t.seq++
-	t.unacked[t.seq] = time.Time{}
+	t.unacked[t.seq] = 0
 	return t.seq
 }
 
 // add makes a run that is being spawned.
 func (t *table) add(sp *ipc.Spawn) *run {
-	r := &run{id: sp.Run, tag: sp.Tag, state: ipc.RunSpawning, cgroup: sp.Cgroup, console: sp.Console}
-	r.spawned.Run = sp.Run
+	r := &run{ID: sp.Run, Tag: sp.Tag, State: ipc.RunSpawning, Cgroup: sp.Cgroup, Console: sp.Console}
+	r.Spawned.Run = sp.Run
 	for _, p := range sp.Pipes {
-		r.pipes = append(r.pipes, p.Name)
+		r.Pipes = append(r.Pipes, p.Name)
 	}
-	t.runs[r.id] = r
+	t.runs[r.ID] = r
 	return r
 }
 
@@ -124,16 +123,16 @@ func (t *table) add(sp *ipc.Spawn) *run {
 // came first. The kernel does not give a pid again while it is the number of
 // a group or a session, so older owners of that number are empty: they are
 // returned.
-func (t *table) forked(r *run, pid int, since time.Time) (empty []*run) {
+func (t *table) forked(r *run, pid int, since time.Duration) (empty []*run) {
 	for _, old := range t.left {
-		if old != r && slices.Contains(old.groups, pid) {
+		if old != r && slices.Contains(old.Groups, pid) {
 			empty = append(empty, old)
 		}
 	}
-	r.spawned.Pid = pid
-	r.groups = []int{pid}
-	if !r.console {
-		r.sids = []int{pid}
+	r.Spawned.Pid = pid
+	r.Groups = []int{pid}
+	if !r.Console {
+		r.Sids = []int{pid}
 	}
 	if end, ok := t.takeEarly(pid, since); ok {
 		r.early = &end
@@ -154,9 +153,9 @@ func (t *table) noteEarly(end childEnd) {
 }
 
 // takeEarly returns the end of a child that was forked after since.
-func (t *table) takeEarly(pid int, since time.Time) (childEnd, bool) {
+func (t *table) takeEarly(pid int, since time.Duration) (childEnd, bool) {
 	end, ok := t.early[pid]
-	if !ok || end.seen.Before(since) {
+	if !ok || end.at < since {
 		return childEnd{}, false
 	}
 	delete(t.early, pid)
@@ -169,34 +168,34 @@ func (t *table) forksDone() {
 	t.lost = false
 }
 
-func (t *table) becomeRunning(r *run, startTime uint64, at int64) {
-	r.state = ipc.RunRunning
-	r.spawned.StartTime, r.spawned.At = startTime, at
+func (t *table) becomeRunning(r *run, startTime uint64, at time.Duration) {
+	r.State = ipc.RunRunning
+	r.Spawned.StartTime, r.Spawned.At = startTime, int64(at)
 }
 
 // becomeExited notes the end of the leader.
 func (t *table) becomeExited(r *run, end childEnd) {
 	t.unlead(r)
-	r.state = ipc.RunExited
-	r.exited = ipc.Exited{
-		Seq: t.number(), Run: r.id, Left: true, At: end.at,
+	r.State = ipc.RunExited
+	r.Exited = ipc.Exited{
+		Seq: t.number(), Run: r.ID, Left: true, At: int64(end.at),
 		Code: end.code, Signal: end.signal, Core: end.core,
 		CPU: end.cpu, MaxRSS: end.maxRSS,
 	}
-	t.left[r.id] = r
+	t.left[r.ID] = r
 }
 
 // becomeLed gives a run a new leader, which is a child of ours. A run whose
 // leader had ended is running again.
 func (t *table) becomeLed(r *run, pid, pgid, sid int, startTime uint64) {
 	t.unlead(r)
-	delete(t.left, r.id)
-	delete(t.unacked, r.exited.Seq)
-	r.state, r.exited, r.signalled, r.heir = ipc.RunRunning, ipc.Exited{}, false, 0
-	r.spawned.Pid, r.spawned.StartTime = pid, startTime
-	r.groups = addMember(r.groups, pgid)
-	if !r.console {
-		r.sids = addMember(r.sids, sid)
+	delete(t.left, r.ID)
+	delete(t.unacked, r.Exited.Seq)
+	r.State, r.Exited, r.Signalled, r.Heir = ipc.RunRunning, ipc.Exited{}, false, 0
+	r.Spawned.Pid, r.Spawned.StartTime = pid, startTime
+	r.Groups = addMember(r.Groups, pgid)
+	if !r.Console {
+		r.Sids = addMember(r.Sids, sid)
 	}
 	t.pids[pid] = r
 }
@@ -204,12 +203,12 @@ func (t *table) becomeLed(r *run, pid, pgid, sid int, startTime uint64) {
 // unlead notes that a run has no leader.
 func (t *table) unlead(r *run) {
 	if t.leads(r) {
-		delete(t.pids, r.spawned.Pid)
+		delete(t.pids, r.Spawned.Pid)
 	}
 }
 
 // leads says whether the leader of a run is not reaped.
-func (t *table) leads(r *run) bool { return t.pids[r.spawned.Pid] == r }
+func (t *table) leads(r *run) bool { return t.pids[r.Spawned.Pid] == r }
 
 // addMember adds a number to a short list, in place of the last if it is full.
 func addMember(list []int, n int) []int {
@@ -226,43 +225,43 @@ func addMember(list []int, n int) []int {
 
 // becomeEmpty notes that nothing is left of a run whose leader has ended.
 func (t *table) becomeEmpty(r *run) {
-	r.emptied, r.exited.Left = true, false
-	delete(t.left, r.id)
+	r.Emptied, r.Exited.Left = true, false
+	delete(t.left, r.ID)
 }
 
 // remove takes a run out of the table, together with what is unacknowledged
 // of it.
 func (t *table) remove(r *run) {
 	t.unlead(r)
-	delete(t.left, r.id)
-	delete(t.unacked, r.exited.Seq)
-	delete(t.unacked, r.emptiedSeq)
-	delete(t.runs, r.id)
+	delete(t.left, r.ID)
+	delete(t.unacked, r.Exited.Seq)
+	delete(t.unacked, r.EmptiedSeq)
+	delete(t.runs, r.ID)
 }
 
 // request notes a signal from outside. It is told once until it has been
 // acknowledged, however often it comes.
-func (t *table) request(sig int, now time.Time) (seq uint64, fresh bool) {
+func (t *table) request(sig int, now time.Duration) (seq uint64, fresh bool) {
 	if r, ok := t.requests[sig]; ok {
-		return r.seq, false
+		return r.Seq, false
 	}
 	r := request{t.number(), now}
 	t.requests[sig] = r
-	return r.seq, true
+	return r.Seq, true
 }
 
 // ack ends the telling of a message.
 func (t *table) ack(seq uint64) {
 	delete(t.unacked, seq)
 	for sig, r := range t.requests {
-		if r.seq == seq {
+		if r.Seq == seq {
 			delete(t.requests, sig)
 		}
 	}
 }
 
 // told notes that a message is with the supervisor.
-func (t *table) told(seq uint64, now time.Time) {
+func (t *table) told(seq uint64, now time.Duration) {
 	if _, ok := t.unacked[seq]; ok {
 		t.unacked[seq] = now
 	}
@@ -270,9 +269,9 @@ func (t *table) told(seq uint64, now time.Time) {
 
 // oldest returns when the message was told that has waited longest for its
 // Ack.
-func (t *table) oldest() (at time.Time, ok bool) {
+func (t *table) oldest() (at time.Duration, ok bool) {
 	for _, told := range t.unacked {
-		if !told.IsZero() && (!ok || told.Before(at)) {
+		if told != 0 && (!ok || told < at) {
 			at, ok = told, true
 		}
 	}
@@ -282,17 +281,17 @@ func (t *table) oldest() (at time.Time, ok bool) {
 // polled says of a run whose leader has ended that it has to be looked at by
 // time: it was signalled and has no watch, or it is being killed, which before
 // Linux 6.14 cgroup.kill may fail to do to whoever is being forked.
-func (r *run) polled() bool { return r.killing || r.signalled && r.watch == 0 }
+func (r *run) polled() bool { return r.Killing || r.Signalled && r.watch == 0 }
 
 // describe is a run as a new supervisor is told of it.
 func (r *run) describe() ipc.Run {
-	m := ipc.Run{Run: r.id, Tag: r.tag, State: r.state, Emptied: r.emptied, Signals: r.ordered}
-	if r.state != ipc.RunSpawning {
-		s := r.spawned
+	m := ipc.Run{Run: r.ID, Tag: r.Tag, State: r.State, Emptied: r.Emptied, Signals: r.Ordered}
+	if r.State != ipc.RunSpawning {
+		s := r.Spawned
 		m.Spawned = &s
 	}
-	if r.state == ipc.RunExited {
-		e := r.exited
+	if r.State == ipc.RunExited {
+		e := r.Exited
 		m.Exited = &e
 	}
 	return m

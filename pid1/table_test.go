@@ -16,18 +16,18 @@ import (
 func TestTable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		tab := newTable()
-		now := time.Unix(1000, 0)
+		now := 1000 * time.Second
 		next := ipc.RunID(1)
 		alive := map[int]ipc.RunID{} // processes that are not reaped
 		orphan := map[int]childEnd{} // reaped before their fork was answered
 		forks := map[ipc.RunID]int{} // forked, and not answered: pid
-		since := map[ipc.RunID]time.Time{}
+		since := map[ipc.RunID]time.Duration{}
 		seqs := map[uint64]bool{}
 
 		some := func(label string, state ipc.RunState) *run {
 			for id := ipc.RunID(1); id < next; id++ {
 				r := tab.runs[id]
-				if r == nil || r.state != state || state == ipc.RunSpawning && forks[id] == 0 {
+				if r == nil || r.State != state || state == ipc.RunSpawning && forks[id] == 0 {
 					continue
 				}
 				if rapid.Bool().Draw(t, label) {
@@ -44,7 +44,7 @@ func TestTable(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"spawn": func(t *rapid.T) {
-				now = now.Add(1)
+				now++
 				tab.add(&ipc.Spawn{Run: next, Tag: fmt.Sprint(next)})
 				pid := rapid.IntRange(2, 9).Draw(t, "pid")
 				for {
@@ -59,74 +59,74 @@ func TestTable(t *testing.T) {
 				next++
 			},
 			"reaped before the answer": func(t *rapid.T) {
-				now = now.Add(1)
+				now++
 				r := some("which", ipc.RunSpawning)
 				if r == nil {
 					return
 				}
-				pid := forks[r.id]
-				if _, dead := orphan[pid]; dead || alive[pid] != r.id {
+				pid := forks[r.ID]
+				if _, dead := orphan[pid]; dead || alive[pid] != r.ID {
 					return
 				}
-				end := childEnd{pid: pid, code: int(r.id), seen: now}
+				end := childEnd{pid: pid, code: int(r.ID), at: now}
 				orphan[pid] = end
 				delete(alive, pid)
 				tab.noteEarly(end)
 			},
 			"answered": func(t *rapid.T) {
-				now = now.Add(1)
+				now++
 				r := some("which", ipc.RunSpawning)
 				if r == nil {
 					return
 				}
-				pid := forks[r.id]
-				for _, old := range tab.forked(r, pid, since[r.id]) {
+				pid := forks[r.ID]
+				for _, old := range tab.forked(r, pid, since[r.ID]) {
 					tab.becomeEmpty(old)
 				}
-				delete(forks, r.id)
+				delete(forks, r.ID)
 				tab.becomeRunning(r, 1, 1)
 				end, dead := orphan[pid]
-				dead = dead && alive[pid] != r.id && end.code == int(r.id)
+				dead = dead && alive[pid] != r.ID && end.code == int(r.ID)
 				if dead != (r.early != nil) {
-					t.Fatalf("run %d as pid %d: ended early %v, noted %+v", r.id, pid, dead, r.early)
+					t.Fatalf("run %d as pid %d: ended early %v, noted %+v", r.ID, pid, dead, r.early)
 				}
 				if r.early != nil {
-					if r.early.code != int(r.id) {
-						t.Fatalf("run %d got the end of run %d", r.id, r.early.code)
+					if r.early.code != int(r.ID) {
+						t.Fatalf("run %d got the end of run %d", r.ID, r.early.code)
 					}
 					delete(orphan, pid)
 					tab.becomeExited(r, *r.early)
 					r.early = nil
-					noteSeq(r.exited.Seq)
+					noteSeq(r.Exited.Seq)
 				}
 			},
 			"ended": func(t *rapid.T) {
-				now = now.Add(1)
+				now++
 				r := some("which", ipc.RunRunning)
 				if r == nil {
 					return
 				}
-				pid := r.spawned.Pid
+				pid := r.Spawned.Pid
 				if tab.pids[pid] != r {
-					t.Fatalf("pid %d of running run %d belongs to %+v", pid, r.id, tab.pids[pid])
+					t.Fatalf("pid %d of running run %d belongs to %+v", pid, r.ID, tab.pids[pid])
 				}
-				tab.becomeExited(r, childEnd{pid: pid, code: int(r.id), seen: now})
-				noteSeq(r.exited.Seq)
+				tab.becomeExited(r, childEnd{pid: pid, code: int(r.ID), at: now})
+				noteSeq(r.Exited.Seq)
 				delete(alive, pid)
 			},
 			"emptied": func(t *rapid.T) {
-				if r := some("which", ipc.RunExited); r != nil && !r.emptied {
+				if r := some("which", ipc.RunExited); r != nil && !r.Emptied {
 					tab.becomeEmpty(r)
 				}
 			},
 			"forgotten": func(t *rapid.T) {
-				if r := some("which", ipc.RunExited); r != nil && r.emptied {
+				if r := some("which", ipc.RunExited); r != nil && r.Emptied {
 					tab.remove(r)
 				}
 			},
 			"acknowledged": func(t *rapid.T) {
 				if r := some("which", ipc.RunExited); r != nil {
-					tab.ack(r.exited.Seq)
+					tab.ack(r.Exited.Seq)
 				}
 			},
 			"requested": func(t *rapid.T) {
@@ -145,12 +145,12 @@ func TestTable(t *testing.T) {
 			},
 			"": func(t *rapid.T) {
 				for pid, r := range tab.pids {
-					if tab.runs[r.id] != r || r.spawned.Pid != pid || r.state == ipc.RunExited {
+					if tab.runs[r.ID] != r || r.Spawned.Pid != pid || r.State == ipc.RunExited {
 						t.Fatalf("pid %d leads %+v, which it cannot", pid, r)
 					}
 				}
 				for id, r := range tab.left {
-					if tab.runs[id] != r || r.state != ipc.RunExited || r.emptied {
+					if tab.runs[id] != r || r.State != ipc.RunExited || r.Emptied {
 						t.Fatalf("run %d is among those that left something: %+v", id, r)
 					}
 				}
@@ -171,7 +171,7 @@ func TestTable(t *testing.T) {
 // the kernel would not give it as a pid.
 func groupOwner(tab *table, pid int) (ipc.RunID, bool) {
 	for id, r := range tab.left {
-		if slices.Contains(r.groups, pid) {
+		if slices.Contains(r.Groups, pid) {
 			return id, true
 		}
 	}
@@ -180,16 +180,16 @@ func groupOwner(tab *table, pid int) (ipc.RunID, bool) {
 
 func TestOldestUnacknowledgedMessage(t *testing.T) {
 	tab := newTable()
-	t0 := time.Unix(1000, 0)
+	t0 := 1000 * time.Second
 	a, b, c := tab.number(), tab.number(), tab.number()
-	tab.told(b, t0.Add(time.Second))
-	tab.told(a, t0.Add(2*time.Second))
-	if at, ok := tab.oldest(); !ok || at != t0.Add(time.Second) {
+	tab.told(b, t0+time.Second)
+	tab.told(a, t0+2*time.Second)
+	if at, ok := tab.oldest(); !ok || at != t0+time.Second {
 		t.Errorf("oldest is %v", at)
 	}
 	tab.ack(b)
 	tab.told(b, t0) // a message that was acknowledged meanwhile
-	if at, ok := tab.oldest(); !ok || at != t0.Add(2*time.Second) {
+	if at, ok := tab.oldest(); !ok || at != t0+2*time.Second {
 		t.Errorf("oldest is %v", at)
 	}
 	tab.ack(a)
@@ -200,10 +200,10 @@ func TestOldestUnacknowledgedMessage(t *testing.T) {
 
 func TestAnEarlyEndOfAnEarlierProcessIsNotTaken(t *testing.T) {
 	tab := newTable()
-	t0 := time.Unix(1000, 0)
-	tab.noteEarly(childEnd{pid: 7, seen: t0})
+	t0 := 1000 * time.Second
+	tab.noteEarly(childEnd{pid: 7, at: t0})
 	r := tab.add(&ipc.Spawn{Run: 1})
-	tab.forked(r, 7, t0.Add(1))
+	tab.forked(r, 7, t0+1)
 	if r.early != nil {
 		t.Error("the end of an earlier pid 7 was taken for its own")
 	}
@@ -226,10 +226,10 @@ func TestEarlyEndsAreBounded(t *testing.T) {
 func TestANewProcessProvesAnOldGroupEmpty(t *testing.T) {
 	tab := newTable()
 	old := tab.add(&ipc.Spawn{Run: 1})
-	tab.forked(old, 7, time.Time{})
+	tab.forked(old, 7, 0)
 	tab.becomeRunning(old, 1, 1)
 	tab.becomeExited(old, childEnd{pid: 7})
-	if empty := tab.forked(tab.add(&ipc.Spawn{Run: 2}), 7, time.Time{}); len(empty) != 1 || empty[0] != old {
+	if empty := tab.forked(tab.add(&ipc.Spawn{Run: 2}), 7, 0); len(empty) != 1 || empty[0] != old {
 		t.Errorf("a process got the number of an old group, but that is not empty: %v", empty)
 	}
 }
