@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -112,6 +113,9 @@ func (m *mark) decode(b []byte) (lines map[streamKey]*begun, ok bool) {
 		}
 		b = b[n:]
 		n = int(l.Length)
+		if bytes.IndexByte(b[:n], '\n') >= 0 {
+			return nil, false // it would not have been kept: it has ended
+		}
 		lines[streamKey{l.Run, Stream(l.Stream)}] = &begun{l.Time, append([]byte(nil), b[:n]...)}
 	}
 	return lines, len(b) == n && uint64(len(lines)) == m.Lines

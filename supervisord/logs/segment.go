@@ -23,7 +23,8 @@ import (
 //   - one file of a dropped segment: a segment without bytes, or with bytes
 //     that no record claims, which readers pass over and age removes;
 //   - anything else (a strange hand, a file system that lost power): a last
-//     segment whose last record makes no sense is left alone and a new one begun.
+//     segment with a record that makes no sense, at which readers stop, is left
+//     alone and a new one begun.
 type service struct {
 	name    string
 	next    uint32 // number of the next segment
@@ -279,14 +280,11 @@ func (c *Capture) reopen(s *service) bool {
 	}
 	// Half a record at the end is overwritten by the next.
 	size[1] -= size[1] % recordSize
-	sound := size[0] == 0
-	if size[1] > 0 {
-		var r record
-		var b [recordSize]byte
-		n, _ := unix.Pread(index, b[:], size[1]-recordSize)
-		sound = n == recordSize && r.decode(b[:]) && r.offset <= size[0]
+	from := max(0, size[1]-recordSize)
+	if seg.number == s.adopted {
+		from = 0
 	}
-	if !sound {
+	if size[1] == 0 && size[0] > 0 || !sound(index, from, size[1], size[0]) {
 		unix.Close(data)
 		unix.Close(index)
 		return false
@@ -294,6 +292,24 @@ func (c *Capture) reopen(s *service) bool {
 	c.grow(s, seg, size[0]-seg.data, size[1]-seg.index)
 	s.data, s.index = data, index
 	s.newest.pipe = nil
+	return true
+}
+
+// sound reports whether the records of an index from one offset to another make
+// sense, for so many bytes of data.
+func sound(index int, from, to, data int64) bool {
+	b := make([]byte, to-from)
+	if n, _ := unix.Pread(index, b, from); n != len(b) {
+		return false
+	}
+	before := int64(0)
+	for ; len(b) > 0; b = b[recordSize:] {
+		var r record
+		if !r.decode(b) || r.offset < before || r.offset > data {
+			return false
+		}
+		before = r.offset
+	}
 	return true
 }
 
