@@ -12,6 +12,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/ipc"
 	"github.com/threefoldtech/zinit/supervisord/core"
 )
 
@@ -116,6 +117,10 @@ func eachRecord(b []byte, read func(kind uint8, body []byte) error) (whole int64
 		payload := b[frameSize : frameSize+n]
 		if crc32.Checksum(payload, crcTable) != binary.BigEndian.Uint32(b[4:]) {
 			break
+		}
+		// As with a frame: the decoder believes any length.
+		if err := ipc.Check(payload[1:]); err != nil {
+			return whole, fmt.Errorf("record of type %d: %w", payload[0], err)
 		}
 		if err := read(payload[0], payload[1:]); err != nil {
 			return whole, err
