@@ -605,6 +605,10 @@ func (s *server) addPipe(name string, fd int) {
 	if stream == logs.Stderr.String() {
 		which = logs.Stderr
 	}
+	if s.pipes[logEnd{run, which}] != "" { // pid1 has told of it as a stored one before its run was spawned
+		unix.Close(fd)
+		return
+	}
 	if err := s.logs.Add(service, uint64(run), which, fd); err != nil {
 		s.log.Error("cannot capture the output of a service", "service", service, "error", err)
 		unix.Close(fd)
