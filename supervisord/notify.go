@@ -286,10 +286,15 @@ func (s *server) listenTo(sock *notifySocket) {
 
 // unheard is what services have said while there was no supervisor. It is
 // peeked at, all of it, so that it counts before a deadline is judged, and
-// consumed when it is saved. leaders are the main processes by run.
+// consumed when it is saved. leaders are the main processes by run, 0 where
+// pid1 is about to tell: what such a run says waits for that (see listenTo).
 func (n *notifier) unheard(leaders map[core.RunID]int) (events []core.Event, consume func()) {
 	counts := map[*notifySocket]int{}
 	for _, sock := range n.sockets {
+		leader, alive := leaders[sock.run]
+		if alive && leader == 0 {
+			continue
+		}
 		if sock.sock {
 			// Each peek goes on behind the one before (socket(7)).
 			unix.SetsockoptInt(sock.fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0)
@@ -300,7 +305,7 @@ func (n *notifier) unheard(leaders map[core.RunID]int) (events []core.Event, con
 				break
 			}
 			counts[sock]++
-			if leader := leaders[sock.run]; leader != 0 && say.belongs(leader, sock.owner()) {
+			if alive && say.belongs(leader, sock.owner()) {
 				events = append(events, say.events()...)
 			}
 			if !sock.sock {
