@@ -94,6 +94,7 @@ func TestSupervisorRestartBacksOff(t *testing.T) {
 func TestRestartPauses(t *testing.T) {
 	k := &keeper{log: &logger{queue: make(chan record, 64)}}
 	s := &k.sup
+	s.Argv = []string{"zinit-server"}
 	die := func(life time.Duration) time.Duration {
 		s.Ended = monotonic()
 		s.Started = s.Ended - life

@@ -28,6 +28,8 @@ const (
 	// a row has none.
 	restartMin = 10 * time.Millisecond
 	restartMax = 5 * time.Second
+	// manyDeaths are so many in a row that a repair seems to be needed.
+	manyDeaths = 5
 	// linkGrace is the time between the end of the supervisor and that of its
 	// link, in either order.
 	linkGrace = time.Second
@@ -95,7 +97,7 @@ func (k *keeper) supervisorLaunched(o outcome, first bool) {
 	if o.fail != nil {
 		s.conn.Close()
 		s.conn, s.Pid, s.graceEnds = nil, 0, 0
-		if !s.Ever && len(k.table.runs) == 0 && k.opt.mode != ipc.ModeVM {
+		if o.fail.Stage == ipc.StageExec && !s.Ever && len(k.table.runs) == 0 && k.opt.mode != ipc.ModeVM {
 			k.log.error("the supervisor cannot be started: "+o.fail.Message, "try", "install zinit-server beside zinit-pid1, or in PATH")
 			k.end.code = 126
 			if o.fail.Errno == int(unix.ENOENT) {
@@ -141,9 +143,14 @@ func (k *keeper) restartLater() {
 	s.Row++
 	s.Restarts++
 	s.RestartAt = monotonic() + pause
-	if !k.end.begun {
-		k.log.error("the supervisor has ended: starting it again", "end", s.LastEnd, "in", pause)
+	if k.end.begun {
+		return
 	}
+	args := []any{"end", s.LastEnd, "in", pause, "in_a_row", s.Row}
+	if s.Row >= manyDeaths {
+		args = append(args, "try", fmt.Sprintf("see what it says above, and repair %s: services go on, and it is started again at least every %s", s.Argv[0], restartMax))
+	}
+	k.log.error("the supervisor has ended: starting it again", args...)
 }
 
 // readLink hands on what a supervisor says, until its end.

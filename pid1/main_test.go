@@ -54,12 +54,12 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// build makes the real program and returns its path.
-func build(t *testing.T) string {
+// build makes a real program in a directory, from its folder in the tree.
+func build(t *testing.T, dir, name, folder string) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "zinit-pid1")
-	if dir := os.Getenv("ZINIT_TEST_BIN"); dir != "" { // for whom has no Go tool
-		program, err := os.ReadFile(filepath.Join(dir, "zinit-pid1"))
+	bin := filepath.Join(dir, name)
+	if made := os.Getenv("ZINIT_TEST_BIN"); made != "" { // for whom has no Go tool
+		program, err := os.ReadFile(filepath.Join(made, name))
 		if err == nil {
 			err = os.WriteFile(bin, program, 0o755)
 		}
@@ -68,14 +68,14 @@ func build(t *testing.T) string {
 		}
 		return bin
 	}
-	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", bin, "../"+folder).CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return bin
 }
 
 func TestRealProgram(t *testing.T) {
-	bin := build(t)
+	bin := build(t, t.TempDir(), "zinit-pid1", "pid1")
 	out, err := exec.Command(bin, "--version").Output()
 	if want := "zinit-pid1 " + version.Version + "\n"; err != nil || string(out) != want {
 		t.Errorf("--version says %q, %v, want %q", out, err, want)
