@@ -57,6 +57,7 @@ var storyChecks = map[string]func(ts *testscript.TestScript, args []string) erro
 	"file":   checkFile,
 	"alive":  checkAlive,
 	"procs":  checkProcs,
+	"cgroup": checkCgroup,
 	"vm":     checkVM,
 }
 

@@ -47,6 +47,8 @@ func TestStories(t *testing.T) {
 			switch name {
 			case "root":
 				return os.Getuid() == 0, nil
+			case "cgroups":
+				return ownCgroup() != "", nil
 			case "vm":
 				return vmsPossible(), nil
 			}
@@ -140,6 +142,8 @@ type stage struct {
 	// mark is an environment variable that every process of the story has.
 	mark    string
 	keepers []*keeper
+	// runtime is the directory of zinit where the story does not choose one.
+	runtime string
 	vm      *vm
 	bin     string
 }
@@ -165,7 +169,7 @@ func newStage(env *testscript.Env, bin, root string) error {
 			return err
 		}
 	}
-	s := &stage{mark: "ZINIT_STORY=" + sockets, bin: bin}
+	s := &stage{mark: "ZINIT_STORY=" + sockets, runtime: sockets + "/z", bin: bin}
 	env.Values[stageKey{}] = s
 	env.Vars = append(env.Vars, s.mark,
 		"GORACE=atexit_sleep_ms=0", // a program with the race detector ends as fast as one without
@@ -201,6 +205,9 @@ func (s *stage) close(t testing.TB, work string) {
 	}
 	if s.vm != nil {
 		s.vm.end(t)
+	}
+	if left := s.cgroups(); len(left) > 0 && !t.Failed() {
+		t.Errorf("cgroups are left over when zinit has ended:\n%s", strings.Join(left, "\n"))
 	}
 	if left := s.processes(); len(left) > 0 {
 		if !t.Failed() {

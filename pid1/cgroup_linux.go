@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -18,9 +19,8 @@ import (
 // inotify when nothing is.
 
 // openCgroup opens the cgroup of a run that is about to be forked, -1 if it has
-// none. Whoever is cloned into a frozen cgroup stops before execve, and the Go
-// runtime with it.
-func openCgroup(sp *ipc.Spawn) (fd int, fail *ipc.SpawnFailed) {
+// none.
+func (l *launcher) openCgroup(sp *ipc.Spawn) (fd int, fail *ipc.SpawnFailed) {
 	if sp.Cgroup == "" {
 		return -1, nil
 	}
@@ -28,22 +28,53 @@ func openCgroup(sp *ipc.Spawn) (fd int, fail *ipc.SpawnFailed) {
 	if err != nil {
 		return -1, explain(sp, failure{ipc.StageCgroup, errno(err), sp.Cgroup})
 	}
-	if cgroupEvent(sp.Cgroup, "frozen 1") {
+	if parent := filepath.Dir(sp.Cgroup); l.freezer.frozen(parent) {
 		unix.Close(fd)
 		return -1, &ipc.SpawnFailed{
-			Stage: ipc.StageCgroup, Path: sp.Cgroup, Errno: int(unix.EAGAIN),
-			Message: fmt.Sprintf("cannot start a process in the frozen cgroup %s: write 0 to its cgroup.freeze, or its parent's", sp.Cgroup),
+			Stage: ipc.StageCgroup, Path: parent, Errno: int(unix.EAGAIN),
+			Message: fmt.Sprintf("cannot start a process in the frozen cgroup %s: write 0 to its cgroup.freeze", parent),
 		}
 	}
 	return fd, nil
 }
 
-// populated says whether a cgroup or one below it has processes.
-func populated(cgroup string) bool { return cgroupEvent(cgroup, "populated 1") }
+// freezer tells whether the cgroup is frozen in which those of all runs are.
+// Whoever is cloned into a frozen one stops before execve, and the Go runtime
+// with it. The cgroup of a run is too young to be frozen by itself, and if one
+// further up is, pid1 is frozen as well, or it is the root.
+type freezer struct {
+	mu   sync.Mutex
+	path string
+	fd   int // of cgroup.freeze, open because it is read with each spawn
+}
 
-func cgroupEvent(cgroup, line string) bool {
+func (f *freezer) frozen(path string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := make([]byte, 1)
+	if f.path == path {
+		if n, err := unix.Pread(f.fd, b, 0); n == 1 && err == nil {
+			return b[0] == '1'
+		}
+	}
+	// It is another one, or one that was made anew.
+	if f.path != "" {
+		unix.Close(f.fd)
+		f.path = ""
+	}
+	fd, err := open(path+"/cgroup.freeze", unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	f.path, f.fd = path, fd
+	n, _ := unix.Pread(fd, b, 0)
+	return n == 1 && b[0] == '1'
+}
+
+// populated says whether a cgroup or one below it has processes.
+func populated(cgroup string) bool {
 	b, err := readSmall(cgroup + "/cgroup.events")
-	return err == nil && slices.Contains(strings.Split(string(b), "\n"), line)
+	return err == nil && strings.Contains(string(b), "populated 1")
 }
 
 // cgroupMembers are the processes of a cgroup and of those below it.

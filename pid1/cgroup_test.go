@@ -118,7 +118,7 @@ func TestNothingStartsInAFrozenCgroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.spawn(sp)
-	if m := s.failed(1); !strings.Contains(m.Message, "frozen cgroup "+sp.Cgroup) {
+	if m := s.failed(1); !strings.Contains(m.Message, "frozen cgroup "+dir+":") {
 		t.Errorf("in a frozen cgroup: %+v", m)
 	}
 	sp = in(t, dir, shell(2, "true"))

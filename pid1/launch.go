@@ -83,6 +83,7 @@ type launcher struct {
 	forks    chan struct{}
 	outcomes chan outcome
 	answers  chan error // of the program on disk
+	freezer  freezer
 	log      *logger
 }
 
@@ -128,7 +129,7 @@ func (l *launcher) fork(j *job) (o outcome, status int, fail *ipc.SpawnFailed) {
 	if fail != nil {
 		return o, -1, fail
 	}
-	cgroup, fail := openCgroup(&j.Spawn)
+	cgroup, fail := l.openCgroup(&j.Spawn)
 	if fail != nil {
 		return o, -1, fail
 	}

@@ -36,6 +36,7 @@ func (s *server) perform(a core.Action) {
 	case core.Forget:
 		s.dropRunFds(a.Run)
 		s.keeper.send(ipc.KindForget, ipc.Forget{Run: ipc.RunID(a.Run)})
+		s.cgroups.forget(a.Run)
 	case core.SetMain:
 		s.keeper.send(ipc.KindMain, ipc.Main{Run: ipc.RunID(a.Run), Pid: a.Pid})
 	case core.Changed:
@@ -94,6 +95,7 @@ func (s *server) halt(a core.Halt) {
 		}
 		s.logs.Flush(2 * time.Second) // a disk that hangs does not hold up the end
 		s.attached.finish()
+		s.cgroups.close()
 		s.inbox <- haltNow(a)
 	}()
 }
@@ -110,13 +112,20 @@ type prepared struct {
 }
 
 // prepare makes the order for pid1. What may block on a file system, reading
-// environment files, secrets and the user database, is done beside the loop;
-// the core sends no signal to a run before it was spawned, so nothing can
-// overtake the order.
+// environment files, secrets and the user database, is done beside the loop, as
+// is making a cgroup, which takes the kernel a while. The core sends no signal
+// to a run before it was spawned, so nothing can overtake the order.
 func (s *server) prepare(a core.Spawn) {
-	b := builder{action: a, base: s.environment(a.Service), runtimeDir: s.paths.RuntimeDir}
+	b := builder{
+		action: a, base: s.environment(a.Service), runtimeDir: s.paths.RuntimeDir,
+		cgroups: s.cgroups, cgroup: s.cgroups.reserve(a),
+	}
 	if b.mayBlock() {
 		go func() { s.inbox <- b.build() }()
+		return
+	}
+	if s.cgroups != nil {
+		s.cgroups.work.do(func() { s.inbox <- b.build() })
 		return
 	}
 	s.onPrepared(b.build())
@@ -162,6 +171,8 @@ type builder struct {
 	action     core.Spawn
 	base       []string
 	runtimeDir string
+	cgroups    *cgroups
+	cgroup     string // to be made, "" for none
 }
 
 // mayBlock says that something has to be read for it.
@@ -225,6 +236,12 @@ func (b builder) build() prepared {
 	p.order.NoNewPrivs = sp.Limits.NoNewPrivs
 	if p.order.AmbientCaps, err = capabilityNumbers(sp.Limits.Capabilities); err != nil {
 		return fail(err, true)
+	}
+	if b.cgroup != "" {
+		if p.order.Cgroup, err = b.cgroups.make(b.cgroup, sp.Limits); err != nil {
+			return fail(err, false)
+		}
+		p.order.CgroupLast = len(cgroupLimits(sp.Limits)) > 0
 	}
 	if sp.Console && b.action.Role == core.RoleMain {
 		p.order.Console = true

@@ -43,6 +43,8 @@ type server struct {
 	incidents *incidents
 	logs      *logs.Capture // safe for concurrent use
 	notify    *notifier
+	cgroups   *cgroups // nil where there are none, and noCgroups says why
+	noCgroups error
 	inbox     chan any
 	timer     *time.Timer
 
@@ -73,8 +75,9 @@ type server struct {
 	health  *helper
 	// helperRuns are the runs of helpers that pid1 has not forgotten.
 	helperRuns map[ipc.RunID]bool
-	resultAck  uint64     // of zinit-healthd, to be said when it is saved
-	halting    *core.Halt // the last order, until nothing is in its way
+	resultAck  uint64          // of zinit-healthd, to be said when it is saved
+	halting    *core.Halt      // the last order, until nothing is in its way
+	unmet      map[string]bool // limits that cannot be applied, and were warned of
 }
 
 // mainService is the name of the service that runs a container's main command.
@@ -82,12 +85,12 @@ const mainService = "main"
 
 // start builds a server from what pid1 and the saved state say, or from the
 // configuration directory if there is nothing to recover.
-func start(o options, k *keeper, log *slog.Logger) (*server, error) {
+func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	s := &server{
 		opts: o, keeper: k, log: log, started: time.Now(),
 		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour),
 		history: &history{}, waiters: map[*waiter]bool{}, pipes: map[logEnd]string{},
-		ended: &logEnds{more: make(chan struct{}, 1)}, helperRuns: map[ipc.RunID]bool{},
+		ended: &logEnds{more: make(chan struct{}, 1)}, helperRuns: map[ipc.RunID]bool{}, unmet: map[string]bool{},
 	}
 	s.health = &helper{name: core.HelperHealth, role: ipc.RoleHealth, onFrame: s.onHealthFrame}
 	s.helpers = map[core.Helper]*helper{s.health.name: s.health}
@@ -111,6 +114,14 @@ func start(o options, k *keeper, log *slog.Logger) (*server, error) {
 		return nil, err
 	}
 	s.store = newStore(p.RuntimeDir + "/state")
+	if s.cgroups, s.noCgroups = s.openCgroups(); s.noCgroups != nil {
+		log.Debug("there are no cgroups for services", "reason", s.noCgroups)
+	}
+	defer func() {
+		if err != nil && len(k.runs) == 0 {
+			s.cgroups.close()
+		}
+	}()
 	s.adoptHelpers()
 	if err := s.recoverOrBoot(); err != nil {
 		return nil, err
@@ -291,8 +302,32 @@ func (s *server) configure(sp *spec.Service) {
 		s.log.Error("there will be no log file", "service", sp.Name, "error", err)
 	}
 	s.logs.Configure(sp.Name, l.BufferLines)
+	s.warnOfLimits(sp)
 	if sp.Xinet != nil {
 		s.warnOfProxy(sp.Xinet)
+	}
+}
+
+// openCgroups makes or finds the cgroups of services.
+func (s *server) openCgroups() (*cgroups, error) {
+	site, err := findCgroup()
+	if err != nil {
+		return nil, err
+	}
+	known := map[core.RunID]bool{}
+	for _, r := range s.keeper.runs {
+		known[core.RunID(r.Run)] = true
+	}
+	return openCgroups(site, s.paths.RuntimeDir, known, []int{s.keeper.hello.Pid, os.Getpid()}, s.log)
+}
+
+// warnOfLimits says once of each limit that it cannot be applied.
+func (s *server) warnOfLimits(sp *spec.Service) {
+	for key, why := range s.cgroups.unmetLimits(sp.Limits, s.noCgroups) {
+		if !s.unmet[key] {
+			s.unmet[key] = true
+			s.log.Warn("a limit is not applied, to this service and any other", "limit", key, "service", sp.Name, "reason", why)
+		}
 	}
 }
 
@@ -312,7 +347,7 @@ func (s *server) facts() []core.Fact {
 		}
 		if r.Exited != nil {
 			s.acks = append(s.acks, r.Exited.Seq)
-			end := endOf(*r.Exited)
+			end := s.endOf(*r.Exited)
 			f.End = &end
 			f.Left = r.Exited.Left && !r.Emptied
 		}
@@ -332,8 +367,11 @@ func leaders(facts []core.Fact) map[core.RunID]int {
 	return out
 }
 
-func endOf(m ipc.Exited) core.End {
-	return core.End{Code: m.Code, Signal: m.Signal, Core: m.Core, At: core.Time(m.At)}
+func (s *server) endOf(m ipc.Exited) core.End {
+	return core.End{
+		Code: m.Code, Signal: m.Signal, Core: m.Core, At: core.Time(m.At),
+		OOM: m.Signal == int(unix.SIGKILL) && s.cgroups.outOfMemory(core.RunID(m.Run)),
+	}
 }
 
 // endOrphans ends the services of a zinit whose pid1 was killed, so that there
@@ -542,7 +580,7 @@ func (s *server) onFrame(f ipc.Frame) error {
 		if sock := s.notify.sockets[core.RunID(m.Run)]; sock != nil {
 			s.listenTo(sock)
 		}
-		s.step(core.Exited{Run: core.RunID(m.Run), End: endOf(m), Left: m.Left})
+		s.step(core.Exited{Run: core.RunID(m.Run), End: s.endOf(m), Left: m.Left})
 		s.dropRunFds(core.RunID(m.Run))
 	case ipc.KindEmptied:
 		var m ipc.Emptied
