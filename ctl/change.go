@@ -45,10 +45,16 @@ func (a *app) printReloaded(r ipc.Reloaded) {
 	}
 	for _, ch := range r.Changed {
 		how := "in place"
-		if ch.Restart {
+		switch {
+		case ch.Restart:
 			how = "restarted"
+		case ch.Stop:
+			how = "stopped"
 		}
 		fmt.Fprintf(a.out, "%s %s  %s: %s\n", a.paint(stateStyle(ipc.StateStarting), "~"), ch.Name, how, strings.Join(ch.Fields, ", "))
+	}
+	for _, n := range r.Along {
+		fmt.Fprintf(a.out, "%s %s  goes down with what it requires, and comes back with it\n", a.paint(stateStyle(ipc.StateStarting), "~"), n)
 	}
 	if len(r.Added)+len(r.Removed)+len(r.Changed) == 0 {
 		fmt.Fprintln(a.out, "Nothing has changed.")

@@ -257,18 +257,22 @@ type Moved struct {
 
 // Reloaded is what a reload did, or would do.
 type Reloaded struct {
-	Added   []string  `msgpack:"added" json:"added"`
-	Removed []string  `msgpack:"removed" json:"removed"`
-	Changed []Change  `msgpack:"changed" json:"changed"`
-	Errors  []Problem `msgpack:"errors" json:"errors"`
+	Added   []string `msgpack:"added" json:"added"`
+	Removed []string `msgpack:"removed" json:"removed"`
+	Changed []Change `msgpack:"changed" json:"changed"`
+	// Along are services that go down with what they require, and come back
+	// with it.
+	Along  []string  `msgpack:"along,omitempty" json:"along,omitempty"`
+	Errors []Problem `msgpack:"errors" json:"errors"`
 }
 
 // Change is a service whose configuration has changed, in which fields, and
-// whether it is restarted for that.
+// whether it is restarted, or stopped, for that.
 type Change struct {
 	Name    string   `msgpack:"name" json:"name"`
 	Fields  []string `msgpack:"fields" json:"fields"`
 	Restart bool     `msgpack:"restart" json:"restart"`
+	Stop    bool     `msgpack:"stop,omitempty" json:"stop,omitempty"`
 }
 
 // Tree is an item of service.tree. A frame is nested only so deep: where More

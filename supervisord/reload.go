@@ -50,9 +50,8 @@ func (s *server) compare(services map[string]*spec.Service) plan {
 			continue
 		}
 		p.restart[n] = slices.ContainsFunc(fields, needsRestart) || core.OtherProcess(was, services[n])
-		v, _ := s.core.View(s.now(), n)
 		if len(fields) > 0 {
-			p.result.Changed = append(p.result.Changed, ipc.Change{Name: n, Fields: fields, Restart: p.restart[n] && v.Pid != 0})
+			p.result.Changed = append(p.result.Changed, ipc.Change{Name: n, Fields: fields})
 		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(s.services)) {
@@ -60,6 +59,17 @@ func (s *server) compare(services map[string]*spec.Service) plan {
 			p.result.Removed = append(p.result.Removed, n)
 		}
 	}
+	stopped := s.core.Foresee(s.now(), core.Load{Services: p.services, Restart: p.restart})
+	for i := range p.result.Changed {
+		c := &p.result.Changed[i]
+		back, is := stopped[c.Name]
+		c.Restart, c.Stop = is && back, is && !back
+		delete(stopped, c.Name)
+	}
+	for _, n := range p.result.Removed {
+		delete(stopped, n)
+	}
+	p.result.Along = slices.Sorted(maps.Keys(stopped))
 	return p
 }
 

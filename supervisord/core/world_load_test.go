@@ -2,6 +2,7 @@ package core
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -135,7 +136,16 @@ func (w *world) checkLoad(ev Load) []Action {
 	for n, s := range c.services {
 		before[n] = old{s.copy(), s.spec}
 	}
+	then, foreseen := c.rehearse(w.now, ev)
 	actions := c.Step(w.now, ev)
+	if !reflect.DeepEqual(foreseen, actions) {
+		w.fail("it was foreseen that a reload does %v, and it does %v", foreseen, actions)
+	}
+	for n, s := range c.services {
+		if twin := then.services[n]; twin == nil || !reflect.DeepEqual(twin.copy(), s.copy()) {
+			w.fail("it was foreseen that %s becomes %+v, and it is %+v", n, twin, s)
+		}
+	}
 	for n, was := range before {
 		if was.State == StateStopping {
 			w.late[n] = true
