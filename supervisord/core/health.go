@@ -228,9 +228,9 @@ func (c *Core) setHealth(s *service, h Health) {
 	c.save(s)
 }
 
-// recheck begins anew with a check that was changed.
+// recheck begins anew with a check that looks at something else than before.
 func (c *Core) recheck(s *service, was *spec.Service) {
-	if s.spec.Health == was.Health || !slices.ContainsFunc(was.Diff(s.spec), ofHealth) {
+	if !slices.ContainsFunc(was.Diff(s.spec), looksElsewhere) {
 		return
 	}
 	h := Health{Generation: 1}
@@ -240,7 +240,13 @@ func (c *Core) recheck(s *service, was *spec.Service) {
 	c.setHealth(s, h)
 }
 
-func ofHealth(field string) bool { return field == "health" || strings.HasPrefix(field, "health.") }
+func looksElsewhere(field string) bool {
+	switch field {
+	case "health.interval_ms", "health.timeout_ms", "health.retries", "health.start_period_ms":
+		return false
+	}
+	return field == "health" || strings.HasPrefix(field, "health.")
+}
 
 // failed says in words how often it has failed, and why the last time.
 func (h *Health) failed() string {

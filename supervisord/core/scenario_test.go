@@ -29,6 +29,9 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 //	emptied NAME[/ROLE]
 //	ready NAME…                  what the service says
 //	notify NAME KEY=VALUE…       status= alive trigger extend= main=
+//	healthd | healthd gone       zinit-healthd connects, or has gone
+//	probe NAME ok|failed [run=N] [change=N] MESSAGE
+//	                             what it has found out, about the latest run
 //	load CHANGE; CHANGE…         a reload. Each change is one of
 //	                             NAME KEY=VALUE…          added, or changed in place
 //	                             restart NAME KEY=VALUE…  changed, needs another process
@@ -214,6 +217,14 @@ func (sc *scenario) run(f []string) {
 			}
 		}
 		sc.step(ev)
+	case "healthd":
+		if len(rest) > 0 {
+			sc.step(HelperDown{HelperHealth, "zinit-healthd is not there"})
+		} else {
+			sc.step(HelperUp{HelperHealth})
+		}
+	case "probe":
+		sc.step(sc.probe(rest))
 	case "load":
 		sc.step(sc.load(strings.Join(rest, " ")))
 	case "advance":
@@ -254,6 +265,26 @@ func (sc *scenario) load(changes string) Load {
 		}
 		ev.Restart[f[0]] = restart
 		sc.services[f[0]] = parseService(sc.t, f)
+	}
+	return ev
+}
+
+func (sc *scenario) probe(f []string) ProbeResult {
+	ev := ProbeResult{Run: sc.core.services[f[0]].LastMain, OK: f[1] == "ok", At: sc.now, Took: 1e6}
+	if h := sc.core.services[f[0]].Health; h != nil {
+		ev.Generation = h.Generation
+	}
+	for f = f[2:]; len(f) > 0; f = f[1:] {
+		key, v, _ := strings.Cut(f[0], "=")
+		switch key {
+		case "run":
+			ev.Run = RunID(number(sc.t, v))
+		case "change":
+			ev.Generation = number(sc.t, v)
+		default:
+			ev.Message = strings.Join(f, " ")
+			return ev
+		}
 	}
 	return ev
 }
@@ -351,6 +382,9 @@ func (sc *scenario) show() {
 		}
 		if v.Restarts > 0 {
 			line += fmt.Sprintf(", restarted %d times", v.Restarts)
+		}
+		if v.Health.Status != HealthNone {
+			line += fmt.Sprintf(", %s", v.Health.Status)
 		}
 		if v.Note != "" {
 			line += ": " + v.Note

@@ -265,6 +265,9 @@ func (c *Core) becomeStarting(s *service) {
 
 func (c *Core) becomeRunning(s *service) {
 	s.Reason = nil
+	if h := s.Health; h != nil && h.Failures > 0 { // while it was starting, they did not count
+		c.setHealth(s, Health{Generation: h.Generation, At: h.At})
+	}
 	c.become(s, StateRunning)
 	s.ReadyAt = c.now
 	if w := s.spec.Lifecycle.Watchdog; w > 0 {

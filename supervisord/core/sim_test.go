@@ -62,7 +62,7 @@ func (k *keeper) perform(a Action) error {
 			return fmt.Errorf("halt was said twice")
 		}
 		k.halt = &a
-	case Changed:
+	case Changed, HealthChanged, SetProbes, SetProbe, DropProbe:
 	}
 	return nil
 }
@@ -212,8 +212,31 @@ func (k *keeper) trace(a Action) string {
 		return s
 	case Halt:
 		return fmt.Sprintf("halt: %s, exit code %d", a.Action, a.Code)
+	case SetProbes:
+		s := "probes:"
+		for _, p := range a.Probes {
+			s += " " + p.trace() + ";"
+		}
+		return s
+	case SetProbe:
+		return "probe " + a.Probe.trace()
+	case DropProbe:
+		return "probe " + a.Service + " no more"
+	case HealthChanged:
+		return fmt.Sprintf("%s is %s: %s", a.Service, a.Health.Status, a.Health.Message)
 	}
 	panic("unknown action")
+}
+
+func (p Probe) trace() string {
+	s := fmt.Sprintf("%s#%d every %v", p.Service.Name, p.Run, time.Duration(p.Every))
+	if p.Generation > 0 {
+		s += fmt.Sprintf(", change %d", p.Generation)
+	}
+	if p.Starting {
+		s += ", first at once"
+	}
+	return s
 }
 
 func procName(service string, role Role) string {
@@ -286,6 +309,17 @@ func parseService(t testing.TB, fields []string) *spec.Service {
 			l.Ready = spec.Ready(v)
 		case "watchdog":
 			l.Watchdog = span(t, v)
+		case "health":
+			s.Health = &spec.Health{Type: spec.HealthTCP, Endpoint: "localhost:80", Interval: span(t, v), Timeout: 5e9, Retries: 3}
+			if !set["ready"] {
+				l.Ready = spec.ReadyHealth
+			}
+		case "retries":
+			s.Health.Retries = number(t, v)
+		case "start_period":
+			s.Health.StartPeriod = span(t, v)
+		case "endpoint":
+			s.Health.Endpoint = v
 		case "on_exit":
 			l.OnExit = spec.OnExit(v)
 		default:

@@ -67,6 +67,8 @@ var situations = []situation{
 	{"starting, pre_start", func(l *lab) { l.up(); l.start(); l.spawned() }, preStart},
 	{"running", running, nil},
 	{"running, watchdog", func(l *lab) { l.up(); l.start(); l.spawned(); l.c.Step(l.now, Ready{l.run()}) }, watchdog},
+	{"starting, health", func(l *lab) { l.up(); l.start(); l.spawned(); l.probed(false) }, health},
+	{"running, health", func(l *lab) { l.up(); l.start(); l.spawned(); l.probed(true); l.probed(false) }, health},
 	{"running, to be stopped", func(l *lab) {
 		running(l)
 		l.c.Step(l.now, Wish{OpStart, []string{"user"}})
@@ -97,6 +99,10 @@ func notify(s *spec.Service)   { s.Lifecycle.Ready = spec.ReadyNotify }
 func oneshot(s *spec.Service)  { s.Oneshot, s.Lifecycle.StartTimeout = true, 0 }
 func preStart(s *spec.Service) { s.Lifecycle.PreStart = spec.Command{{{Text: "pre"}}} }
 func stopExec(s *spec.Service) { s.Lifecycle.StopExec = spec.Command{{{Text: "stop"}}} }
+func health(s *spec.Service) {
+	s.Health = &spec.Health{Type: spec.HealthTCP, Interval: 10 * time.Second, Retries: 2}
+	s.Lifecycle.Ready = spec.ReadyHealth
+}
 func always(s *spec.Service)   { s.Lifecycle.Restart = spec.RestartAlways }
 func never(s *spec.Service)    { s.Lifecycle.Restart = spec.RestartNever }
 func watchdog(s *spec.Service) { notify(s); s.Lifecycle.Watchdog = 10 * time.Second }
@@ -124,6 +130,16 @@ var happenings = []struct {
 	{"says trigger", func(l *lab) Event { return Notify{Run: l.run(), Trigger: true} }},
 	{"wants more time", func(l *lab) Event { return Notify{Run: l.run(), Extend: 60e9} }},
 	{"names its main process", func(l *lab) Event { return Notify{Run: l.run(), MainPid: 333} }},
+	{"its probe passes", func(l *lab) Event { return l.result(true) }},
+	{"its probe fails", func(l *lab) Event { return l.result(false) }},
+	{"its check is taken away", func(l *lab) Event {
+		return l.change(false, func(s *spec.Service) {
+			s.Health = nil
+			if s.Lifecycle.Ready == spec.ReadyHealth {
+				s.Lifecycle.Ready = spec.ReadyExec
+			}
+		})
+	}},
 	{"deadline", func(l *lab) Event { l.now = max(l.now, l.web.Deadline); return Tick{} }},
 	{"shutdown", func(l *lab) Event { return Stop{Action: "exit", Within: 90e9} }},
 	{"db is stopped", func(l *lab) Event { return Wish{OpStop, []string{"db"}} }},
@@ -204,6 +220,13 @@ func (l *lab) change(restart bool, how func(s *spec.Service)) Load {
 	return ev
 }
 
+func (l *lab) result(ok bool) ProbeResult {
+	l.now += 1e9
+	return ProbeResult{Run: l.run(), OK: ok, Message: "of the probe", At: l.now}
+}
+
+func (l *lab) probed(ok bool) { l.c.Step(l.now, l.result(ok)) }
+
 func (l *lab) dbRun() RunID {
 	if runs := l.c.services["db"].Runs; len(runs) > 0 {
 		return runs[0].ID
@@ -257,6 +280,9 @@ func (l *lab) standing() string {
 	flag(s.Killed, "killed")
 	flag(s.Halt != HaltNone, [...]string{"", "halt by hand", "halt for restart", "halt for " + s.HaltBy, "halt for shutdown"}[s.Halt])
 	flag(s.Failure != nil, "failure")
+	if h := s.Health; h != nil && (h.Status != "" || h.Failures > 0) {
+		out = append(out, strings.TrimSpace(fmt.Sprintf("%s %d failed", h.Status, h.Failures)))
+	}
 	for _, r := range s.Runs {
 		run := procName("run", r.Role)
 		switch {

@@ -32,6 +32,7 @@ const (
 	partStatus
 	partPolicy
 	partTimeouts
+	partHealth
 	partNone // equal, but not the same
 )
 
@@ -80,6 +81,13 @@ func (ch change) apply(was *spec.Service) *spec.Service {
 		sp.Critical = ch.spec.Critical
 	case partTimeouts:
 		l.StartTimeout, l.StopTimeout = from.StartTimeout, from.StopTimeout
+	case partHealth:
+		if !sp.Oneshot && sp.Kind == spec.KindService {
+			sp.Health = ch.spec.Health
+			if sp.Health == nil && l.Ready == spec.ReadyHealth {
+				l.Ready = spec.ReadyExec
+			}
+		}
 	case partAll, partNone:
 	}
 	return &sp
@@ -213,6 +221,7 @@ func (w *world) checkLoad(ev Load) []Action {
 			if !slices.Contains(sp.Requires, s.HaltBy) || d != nil && d.satisfied() && d.spec.Kind != spec.KindTarget {
 				w.fail("%s is to be stopped because of %s, which it does not require or which is up", n, s.HaltBy)
 			}
+		case was.State == StateStarting && s.State == StateRunning && sp.Lifecycle.Ready == spec.ReadyExec: // its health is not waited for any more
 		case down && sp.Kind != spec.KindTarget && !w.turned[n]:
 			w.fail("%s was %v, run %d, and is %v, run %d", n, was.State, was.LastMain, s.State, s.LastMain)
 		}

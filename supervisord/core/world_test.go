@@ -113,6 +113,7 @@ func drawPlan(t *rapid.T) *plan {
 		p.services[n] = drawService(t, n, names)
 	}
 	p.script = append(p.script, scripted{epoch, Boot{}})
+	p.script = append(p.script, drawHealthd(t)...)
 	if rapid.Bool().Draw(t, "reloads") {
 		for range rapid.IntRange(1, 5).Draw(t, "loads") {
 			at := epoch + Time(rapid.IntRange(0, 40000).Draw(t, "at"))*1e6
@@ -209,6 +210,9 @@ func drawService(t *rapid.T, name string, names []string) *spec.Service {
 		l.Ready = spec.ReadyNotify
 		l.Watchdog = rapid.SampledFrom([]time.Duration{0, 4e9}).Draw(t, "watchdog")
 	}
+	if !s.Oneshot && one("health", 2) {
+		drawHealth(t, s)
+	}
 	if one("on_exit", 25) {
 		l.OnExit = spec.OnExitShutdown
 	}
@@ -236,6 +240,7 @@ type world struct {
 	within   Time
 	lines    []string
 
+	healthd    *healthd
 	configured map[string]*spec.Service // what the last reload has left
 	aftermath
 }
@@ -262,13 +267,14 @@ const (
 	saysAlive
 	leaderEnds
 	lastEnds
+	probed
 )
 
 func newWorld(t *rapid.T, p *plan) *world {
 	w := &world{
 		t: t, plan: p, core: New(p.services, p.opts), keeper: newKeeper(), now: epoch, crashes: slices.Clone(p.crashes),
 		ordinals: map[string]int{}, number: map[RunID]int{}, failed: map[RunID]bool{}, ends: map[string][]string{},
-		configured: p.services, aftermath: newAftermath(),
+		configured: p.services, aftermath: newAftermath(), healthd: newHealthd(),
 	}
 	w.disk.configure(p.services)
 	for i, s := range p.script {
@@ -291,9 +297,9 @@ func (w *world) log() string {
 
 func describe(s *spec.Service) string {
 	l := &s.Lifecycle
-	return fmt.Sprintf("%s: %s %s requires %v after %v wants %v conflicts %v ports %v oneshot %v pre %v stop %v ready %v start_timeout %v stop_timeout %v watchdog %v restart %v delay %v max %v critical %v on_exit %v\n",
+	return fmt.Sprintf("%s: %s %s requires %v after %v wants %v conflicts %v ports %v oneshot %v pre %v stop %v ready %v start_timeout %v stop_timeout %v watchdog %v health %v restart %v delay %v max %v critical %v on_exit %v\n",
 		s.Name, s.Kind, s.Status, s.Requires, s.After, s.Wants, s.Conflicts, s.Ports, s.Oneshot, len(l.PreStart) > 0, len(l.StopExec) > 0, l.Ready,
-		l.StartTimeout, l.StopTimeout, l.Watchdog, l.Restart, l.RestartDelay, l.MaxRestarts, s.Critical, l.OnExit)
+		l.StartTimeout, l.StopTimeout, l.Watchdog, describeHealth(s.Health), l.Restart, l.RestartDelay, l.MaxRestarts, s.Critical, l.OnExit)
 }
 
 func (w *world) fail(format string, args ...any) {
@@ -404,8 +410,13 @@ func (w *world) goOn() {
 // apply lets something happen and returns what the supervisor is told of it.
 func (w *world) apply(h *happening) []Event {
 	if h.kind == scriptGoesOn {
-		if r, ok := h.ev.(reload); ok {
-			return w.reload(r)
+		switch ev := h.ev.(type) {
+		case reload:
+			return w.reload(ev)
+		case HelperUp:
+			return w.healthdComes()
+		case HelperDown:
+			return w.healthdGoes()
 		}
 		w.note("> %T%v", h.ev, h.ev)
 		return []Event{h.ev}
@@ -450,6 +461,8 @@ func (w *world) apply(h *happening) []Event {
 			w.note("> %s is empty", name)
 			return []Event{Emptied{Run: p.run}}
 		}
+	case probed:
+		return w.probed(p)
 	case scriptGoesOn:
 	}
 	return nil
@@ -533,21 +546,26 @@ func (w *world) step(evs ...Event) {
 	after, crashes := w.crashHere()
 	var actions []Action
 	var loads []Load
-	aftermath := w.aftermath.clone()
+	aftermath, row := w.aftermath.clone(), maps.Clone(w.healthd.row)
 	for _, ev := range evs {
 		before := len(actions)
+		r, isResult := ev.(ProbeResult)
+		was := w.recordOf(r.Run)
 		if l, ok := ev.(Load); ok && !w.core.ShuttingDown() {
 			loads = append(loads, l)
 			actions = append(actions, w.checkLoad(l)...)
 		} else {
 			actions = append(actions, w.core.Step(w.now, ev)...)
 		}
+		if isResult {
+			w.checkResult(r, was, w.recordOf(r.Run))
+		}
 		w.checkStep(ev, actions[before:])
 	}
 	changes := w.core.Changes()
 	if crashes && after < 0 {
 		w.note("-- crash before the save --")
-		w.aftermath = aftermath
+		w.aftermath, w.healthd.row = aftermath, row
 		var said, again []Event
 		for _, ev := range evs {
 			switch ev.(type) {
@@ -555,7 +573,7 @@ func (w *world) step(evs ...Event) {
 				said = append(said, ev)
 			case Boot, Wish, Kill, Load, Stop: // said again by who said it
 				again = append(again, ev)
-			case Spawned, SpawnFailed, Exited, Emptied, Tick: // found out
+			case Spawned, SpawnFailed, Exited, Emptied, Tick, HelperUp, HelperDown, ProbeResult: // found out
 			}
 		}
 		w.recover(said...)
@@ -578,6 +596,9 @@ func (w *world) step(evs ...Event) {
 	if crashes {
 		w.note("-- crash --")
 		w.recover()
+	} else {
+		w.healthd.unacked = nil
+		w.checkProbes()
 	}
 	for _, ev := range again {
 		w.step(ev)
@@ -625,6 +646,9 @@ func (w *world) recover(missed ...Event) {
 	for _, ev := range w.perform(actions) {
 		w.step(ev)
 	}
+	if w.healthd.up { // it finds the new supervisor, and tells again what was not acknowledged
+		w.step(append([]Event{HelperUp{HelperHealth}}, w.healthd.unacked...)...)
+	}
 }
 
 // perform does what was ordered and checks whether it may be done. It returns
@@ -671,13 +695,27 @@ func (w *world) perform(actions []Action) (at []Event) {
 			if limit := w.stopAt + w.within + afterKill + w.plan.down*Time(len(w.plan.crashes)); w.now > limit {
 				w.fail("zinit ends too late, the time was over at %v", time.Duration(limit-epoch))
 			}
-		case Forget, SetMain, Changed:
+		case SetProbes:
+			w.setProbes(a.Probes)
+		case SetProbe:
+			w.setProbe(a.Probe)
+		case DropProbe:
+			w.dropProbe(a.Service)
+		case Forget, SetMain, Changed, HealthChanged:
 		}
 		if err := w.keeper.perform(a); err != nil {
 			w.fail("%v", err)
 		}
 	}
 	return at
+}
+
+// recordOf is the record of the service of a run.
+func (w *world) recordOf(id RunID) Record {
+	if s, _ := w.core.lookup(id); s != nil {
+		return s.copy()
+	}
+	return Record{}
 }
 
 // summary is what may not depend on crashes.
