@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -47,6 +48,8 @@ func checkCommand(*pflag.FlagSet) func(*app, []string) error {
 		if whole {
 			doubtful = plan.Warnings()
 		}
+		doubtful = append(doubtful, doubts(plan)...)
+		slices.SortStableFunc(doubtful, func(a, b spec.Problem) int { return cmp.Compare(a.File, b.File) })
 		errs, warnings := wire(broken), wire(doubtful)
 		if a.json {
 			printJSON(a.out, map[string]any{"errors": errs, "warnings": warnings})

@@ -19,13 +19,13 @@ func TestCheck(t *testing.T) {
 		}
 		return file
 	}
-	write("good/web.toml", "[service]\nexec = \"/bin/web\"\n[dependencies]\nrequires = [\"db\"]\n")
-	write("good/db.toml", "[service]\nexec = \"/bin/db\"\n")
+	write("good/web.toml", "[service]\nexec = \"true\"\n[dependencies]\nrequires = [\"db\"]\n")
+	write("good/db.toml", "[service]\nexec = \"true\"\n")
 	write("good/all.toml", "[target]\n[dependencies]\nrequires = [\"web\"]\n")
 	bad := write("bad/web.toml", "[service]\nexce = \"/bin/web\"\n")
 	cycle := write("cycle/a.toml", "[service]\nexec = \"a\"\n[dependencies]\nrequires = [\"b\"]\n")
 	write("cycle/b.toml", "[service]\nexec = \"b\"\n[dependencies]\nrequires = [\"a\"]\n")
-	missing := write("missing/a.toml", "[service]\nexec = \"a\"\n[dependencies]\nrequires = [\"nobody\"]\n")
+	missing := write("missing/a.toml", "[service]\nexec = \"true\"\n[dependencies]\nrequires = [\"nobody\"]\n")
 	for _, test := range []struct {
 		paths  []string
 		code   int
