@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -140,6 +141,24 @@ func (l *live) settled(what string, ok func(map[string]ipc.Service) error) {
 	if err := eventually(patience, func() error { return ok(l.list()) }); err != nil {
 		l.t.Fatalf("%s: %v", what, err)
 	}
+}
+
+// kill ends the processes of a program by SIGKILL.
+func (l *live) kill(program string) {
+	for _, p := range l.own() {
+		if p.name == program {
+			syscall.Kill(p.pid, syscall.SIGKILL)
+		}
+	}
+}
+
+// residentKiB is the memory of a process (VmRSS of proc_pid_status(5)).
+func residentKiB(pid int) (kib int) {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(b)) {
+		fmt.Sscanf(line, "VmRSS: %d kB", &kib)
+	}
+	return kib
 }
 
 // log is what zinit has logged.
