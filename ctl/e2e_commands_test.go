@@ -159,7 +159,7 @@ func programCmd(ts *testscript.TestScript, name string, args ...string) *exec.Cm
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"WORK", "PATH", "HOME", "TMPDIR", "ZINIT_STORY", "ZINIT_SOCKET", "ZINIT_CONFIG_DIR", "ZINIT_LOG_LEVEL", "ZINIT_CONTAINER", "GORACE"} {
+	for _, name := range []string{"WORK", "PATH", "HOME", "TMPDIR", "ZINIT_STORY", "ZINIT_SOCKET", "ZINIT_CONFIG_DIR", "ZINIT_LOG_LEVEL", "ZINIT_CONTAINER", "ZINIT_FAILPOINTS", "ZINIT_FAILPOINT_MARK", "GORACE"} {
 		if value := ts.Getenv(name); value != "" {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}

@@ -95,8 +95,11 @@ func shortTempDir(t *testing.T) string {
 	return dir
 }
 
-// programs returns a directory with the programs of zinit, and with svc, the
-// service of the stories, which is this test binary.
+// testServer is zinit-server of another version, 9.9.9, and with failpoints.
+const testServer = "zinit-server-test"
+
+// programs returns a directory with the programs of zinit, testServer, and with
+// svc, the service of the stories, which is this test binary.
 func programs(t *testing.T, root string) string {
 	bin := filepath.Join(root, "bin")
 	if err := os.Mkdir(bin, 0o755); err != nil {
@@ -106,7 +109,7 @@ func programs(t *testing.T, root string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	programs := map[string]string{"zinit": "ctl", "zinit-server": "supervisord", "zinit-pid1": "pid1", "zinit-healthd": "healthd"}
+	programs := map[string]string{"zinit": "ctl", "zinit-server": "supervisord", "zinit-pid1": "pid1", "zinit-healthd": "healthd", testServer: "supervisord"}
 	from := map[string]string{"svc": self}
 	if prebuilt := os.Getenv("ZINIT_TEST_BIN"); prebuilt != "" {
 		for program := range programs {
@@ -119,6 +122,10 @@ func programs(t *testing.T, root string) string {
 			if program != "zinit" && os.Getenv("ZINIT_TEST_RACE") != "" {
 				build.Args = append(build.Args[:2:2], append([]string{"-race"}, build.Args[2:]...)...)
 				build.Env = append(os.Environ(), "CGO_ENABLED=1")
+			}
+			if program == testServer {
+				build.Args = append(build.Args[:2:2], append([]string{"-tags", "failpoint",
+					"-ldflags", "-X github.com/threefoldtech/zinit/common/version.Version=9.9.9"}, build.Args[2:]...)...)
 			}
 			if out, err := build.CombinedOutput(); err != nil {
 				t.Fatalf("cannot build %s: %v\n%s", program, err, out)
@@ -176,7 +183,8 @@ func newStage(env *testscript.Env, bin, root string) error {
 		"PATH="+bin+":"+os.Getenv("PATH"),
 		"HOME="+env.WorkDir,
 		"ZINIT_SOCKET="+sockets+"/z.sock",
-		"ZINIT_CONFIG_DIR="+env.WorkDir+"/services")
+		"ZINIT_CONFIG_DIR="+env.WorkDir+"/services",
+		"ZINIT_FAILPOINT_MARK="+env.WorkDir+"/hit")
 	if err := os.MkdirAll(filepath.Join(env.WorkDir, "services"), 0o755); err != nil {
 		return err
 	}

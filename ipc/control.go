@@ -404,9 +404,33 @@ type Info struct {
 	ServerRestarts int    `msgpack:"server_restarts" json:"server_restarts"`
 	LastEnd        string `msgpack:"last_end,omitempty" json:"last_end,omitempty"`
 	DownMS         int64  `msgpack:"down_ms,omitempty" json:"down_ms,omitempty"`
-	// StateLost says that the last of them found no saved state, and started
-	// the services afresh.
+	// StateLost says that the last of them found no saved state: it kept what
+	// ran, and began all else as at boot.
 	StateLost bool `msgpack:"state_lost,omitempty" json:"state_lost,omitempty"`
+	// Replaced are the last of these times, oldest first.
+	Replaced []Replaced `msgpack:"replaced,omitempty" json:"replaced,omitempty"`
+}
+
+// Replaced is one time that a supervisor took the place of another.
+type Replaced struct {
+	At *Time `msgpack:"at" json:"at"`
+	// Why is how the one before ended, TookMS how long there was none.
+	Why    string  `msgpack:"why" json:"why"`
+	TookMS float64 `msgpack:"took_ms" json:"took_ms"`
+	// Version is that of the new one.
+	Version   string `msgpack:"version" json:"version"`
+	StateLost bool   `msgpack:"state_lost,omitempty" json:"state_lost,omitempty"`
+}
+
+// Upgraded is the answer of system.upgrade: the supervisor is about to be
+// replaced.
+type Upgraded struct {
+	From string `msgpack:"from" json:"from"`
+	To   string `msgpack:"to" json:"to"`
+	// ServerRestarts is as in Info, before it is done.
+	ServerRestarts int `msgpack:"server_restarts" json:"-"`
+	// TookMS is how long there was no supervisor, which the client finds out.
+	TookMS float64 `msgpack:"-" json:"took_ms"`
 }
 
 // Method is an item of rpc.discover.

@@ -23,6 +23,7 @@ const (
 	KindStore  Kind = 21 // Store; with one descriptor
 	KindDrop   Kind = 22 // Drop
 	KindHalt   Kind = 23 // Halt
+	KindLeave  Kind = 24 // Leave
 	// pid1 to supervisord
 	KindRun         Kind = 32 // Run
 	KindFd          Kind = 33 // Fd; with one descriptor
@@ -66,7 +67,8 @@ type KeeperHello struct {
 // run id that is in its table is answered from the table.
 type Spawn struct {
 	Run RunID `msgpack:"run"`
-	// Tag is the name of the service, for messages.
+	// Tag is whose run it is, as the supervisor likes to say it: pid1 only
+	// tells it again, and names it in messages.
 	Tag string `msgpack:"tag"`
 	// Argv is the command. A name without a slash is looked up in the PATH of
 	// Env.
@@ -204,6 +206,12 @@ const (
 type Halt struct {
 	Action HaltAction `msgpack:"action"`
 	Code   int        `msgpack:"code"`
+}
+
+// Leave says that the supervisor is about to exit so that another takes its
+// place, which is no failure.
+type Leave struct {
+	Why string `msgpack:"why"`
 }
 
 // RunState is where a run of the table stands.

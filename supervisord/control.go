@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/user"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -38,13 +39,17 @@ const (
 	stall = 10 * time.Second
 )
 
-// listen opens the control socket, or takes over the one that pid1 has kept.
+// listen opens the control socket, or takes over the one that pid1 has kept. A
+// listener from before, whose name was removed, is closed: nobody can find it.
 func (s *server) listen() error {
 	fd, ok := s.keeper.take("listen/ctl")
 	if !ok {
 		err := removeStale(s.paths.Socket)
 		if err != nil {
 			return err
+		}
+		if err = os.MkdirAll(filepath.Dir(s.paths.Socket), 0o755); err != nil {
+			return fmt.Errorf("cannot make the directory of the control socket: %w", err)
 		}
 		if fd, err = ipc.Listen(s.paths.Socket, s.opts.socketMode); err != nil {
 			return err
@@ -62,6 +67,10 @@ func (s *server) listen() error {
 	if err != nil {
 		return err
 	}
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	s.listener = l
 	go s.acceptLoop(l)
 	return nil
 }

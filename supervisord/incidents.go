@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -94,25 +95,31 @@ func (in *incidents) follow(ctx context.Context) {
 	}
 }
 
-// open finds out how far the files go.
+// open finds out how far the files go. One that cannot be read is begun anew.
 func (in *incidents) open() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	_, err := in.read(in.path+".old", in.note)
-	size, err2 := in.read(in.path, in.note)
-	if err = errors.Join(err, err2); err != nil {
+	for _, path := range []string{in.path + ".old", in.path} {
+		whole, err := in.read(path, in.note)
+		if err != nil {
+			in.log.Error("what had failed before is not known any more", "error", err)
+		}
+		if err := os.Truncate(path, whole); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		in.size = whole
+	}
+	return in.create()
+}
+
+// create opens the file for more, at whose end it is, or makes it.
+func (in *incidents) create() error {
+	if err := makeRuntimeDir(filepath.Dir(in.path)); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(in.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := f.Truncate(size); err != nil {
-		f.Close()
-		return err
-	}
-	in.file, in.size = f, size
-	return nil
+	in.file = f
+	return err
 }
 
 func (in *incidents) note(i incident) {
@@ -186,8 +193,14 @@ func (in *incidents) write(i incident) error {
 	seal(record)
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.file != nil && unlinked(in.file) { // somebody has removed it
+		in.file.Close()
+		in.file, in.size = nil, 0
+	}
 	if in.file == nil {
-		return errors.New("there is no file")
+		if err := in.create(); err != nil {
+			return err
+		}
 	}
 	if in.size > 0 && in.size+int64(len(record)) > incidentFile {
 		f, err := os.OpenFile(in.path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)

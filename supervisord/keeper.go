@@ -12,6 +12,7 @@ import (
 
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/supervisord/core"
 )
 
 // keeperEnv names the descriptor of the link to pid1. It is not passed on to
@@ -116,6 +117,79 @@ func (k *keeper) readLoop(inbox chan<- any) {
 			return
 		}
 		inbox <- f
+	}
+}
+
+func (s *server) onFrame(f ipc.Frame) error {
+	defer func() { f.CloseFds() }()
+	switch f.Kind {
+	case ipc.KindSpawned:
+		var m ipc.Spawned
+		if err := f.Decode(&m); err != nil {
+			return err
+		}
+		s.onSpawned(m, &f)
+	case ipc.KindSpawnFailed:
+		var m ipc.SpawnFailed
+		if err := f.Decode(&m); err != nil {
+			return err
+		}
+		if isHelper(m.Run) {
+			s.forgetHelper(m.Run)
+			s.helperDied(m.Run, m.Message)
+			return nil
+		}
+		s.dropRunFds(core.RunID(m.Run))
+		s.step(core.SpawnFailed{Run: core.RunID(m.Run), Message: s.conceal(m), Code: spawnExitCode(m)})
+	case ipc.KindExited:
+		var m ipc.Exited
+		if err := f.Decode(&m); err != nil {
+			return err
+		}
+		if isHelper(m.Run) {
+			s.helperEnded(m)
+			return nil
+		}
+		s.acks = append(s.acks, m.Seq)
+		if sock := s.notify.sockets[core.RunID(m.Run)]; sock != nil {
+			s.listenTo(sock)
+		}
+		s.step(core.Exited{Run: core.RunID(m.Run), End: s.endOf(m), Left: m.Left})
+		s.dropRunFds(core.RunID(m.Run))
+	case ipc.KindEmptied:
+		var m ipc.Emptied
+		if err := f.Decode(&m); err != nil {
+			return err
+		}
+		s.acks = append(s.acks, m.Seq)
+		if isHelper(m.Run) {
+			s.forgetHelper(m.Run)
+			return nil
+		}
+		s.step(core.Emptied{Run: core.RunID(m.Run)})
+		s.moved = true // a stop of what had ended waits for no other news
+	case ipc.KindRequested:
+		var m ipc.Requested
+		if err := f.Decode(&m); err != nil {
+			return err
+		}
+		s.onSignal(m.Seq, unix.Signal(m.Signal))
+	}
+	return nil
+}
+
+// onSpawned takes over the pipes that came with the news.
+func (s *server) onSpawned(m ipc.Spawned, f *ipc.Frame) {
+	run := core.RunID(m.Run)
+	for i, name := range m.Pipes {
+		if i < len(f.Fds) {
+			s.addPipe(name, f.Fds[i])
+		}
+	}
+	f.Fds = nil
+	s.step(core.Spawned{Run: run, Pid: m.Pid, StartTime: m.StartTime})
+	if sock := s.notify.sockets[run]; sock != nil {
+		s.listenTo(sock)
 	}
 }
 

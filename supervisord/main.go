@@ -90,6 +90,7 @@ func parseFlags(args []string) (options, error) {
 	f.DurationVar(&o.shutdownTimeout, "shutdown-timeout", 30*time.Second, "bound for a shutdown, after which all that is left is killed")
 	f.BoolVar(&o.attachLogs, "attach-logs", false, "copy the output of the services to stdout (default in a container)")
 	showVersion := f.Bool("version", false, "print the version")
+	showCompat := f.Bool("compat", false, "print which saved states and zinit-pid1 it can take over, as JSON")
 	f.Usage = func() {
 		fmt.Printf("zinit-server supervises services.\n\nUsage: zinit-server [flags]\n\n%s\nThe zinit command controls it. Flags beat the environment\n(ZINIT_CONFIG_DIR, ZINIT_SOCKET, ZINIT_LOG_LEVEL).\n", f.FlagUsages())
 	}
@@ -98,6 +99,10 @@ func parseFlags(args []string) (options, error) {
 	}
 	if *showVersion {
 		fmt.Println("zinit-server", version.Version)
+		return o, pflag.ErrHelp
+	}
+	if *showCompat {
+		printCompat(os.Stdout)
 		return o, pflag.ErrHelp
 	}
 	if f.NArg() > 0 {
@@ -156,7 +161,7 @@ func becomeKeeper(o options) error {
 		return err
 	}
 	lock.Close()
-	self, err := os.Executable()
+	self, err := myself()
 	if err != nil {
 		return fmt.Errorf("cannot find my own program: %w", err)
 	}
@@ -171,6 +176,28 @@ func becomeKeeper(o options) error {
 		return fmt.Errorf("cannot execute %s: %w", keeper, err)
 	}
 	return nil
+}
+
+// myself returns the path by which this program was called: a symbolic link in
+// it may lead to another version by the time of an upgrade.
+func myself() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	called, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		called, err = filepath.Abs(called)
+	}
+	if err != nil {
+		return self, nil
+	}
+	a, err := os.Stat(self)
+	b, err2 := os.Stat(called)
+	if err != nil || err2 != nil || !os.SameFile(a, b) {
+		return self, nil
+	}
+	return called, nil
 }
 
 // settled is the time from the start after which memory is kept small.

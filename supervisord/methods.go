@@ -30,6 +30,7 @@ func init() { // not a literal above: discover refers to the table
 		"rpc.discover":       {discover, "", "method*"},
 		"system.ping":        {ping, "", "version"},
 		"system.info":        {info, "", "info"},
+		"system.upgrade":     {upgrade, "", "upgraded"},
 		"system.shutdown":    {shutdown, "", "empty"},
 		"service.list":       {list, "state? class?", "service*"},
 		"service.status":     {status, "names?", "service*"},

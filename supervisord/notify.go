@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 
@@ -50,11 +51,6 @@ type notifier struct {
 }
 
 func newNotifier(dir string, inbox chan<- any) (*notifier, error) {
-	// Services of other users reach their sockets through it; the names are
-	// no secret, each socket belongs to its user.
-	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("cannot make the directory of notify sockets: %w", err)
-	}
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("cannot wait for notify sockets: %w", err)
@@ -90,13 +86,15 @@ func (n *notifier) listen(run core.RunID, cred *ipc.Cred, k *keeper) error {
 	if n.sockets[run] != nil {
 		return nil // ordered again after a crash
 	}
-	path := n.dir + "/" + strconv.FormatUint(uint64(run), 10)
+	path := n.path(run)
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("cannot make its notify socket: %w", err)
 	}
 	os.Remove(path)
-	os.Mkdir(n.dir, 0o711) // somebody may have removed it
+	// Services of other users reach their sockets through it; the names are
+	// no secret, each socket belongs to its user.
+	os.Mkdir(n.dir, 0o711) // binding says what is wrong
 	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1), unix.Fchmod(fd, 0o600))
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
@@ -113,6 +111,27 @@ func (n *notifier) listen(run core.RunID, cred *ipc.Cred, k *keeper) error {
 	}
 	n.add(run, fd, true)
 	return nil
+}
+
+func (n *notifier) path(run core.RunID) string {
+	return n.dir + "/" + strconv.FormatUint(uint64(run), 10)
+}
+
+// mend makes the sockets anew whose names were removed, for the users that the
+// main processes have: leader returns their pids.
+func (n *notifier) mend(k *keeper, leader func(core.RunID) int, put func(what, path string, err error)) {
+	for run, s := range n.sockets {
+		if _, err := os.Lstat(n.path(run)); !s.sock || !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(fmt.Sprintf("/proc/%d", leader(run)), &st); err != nil {
+			continue // it has ended, or is about to begin
+		}
+		delete(n.sockets, run) // what was said to it and not heard yet is lost
+		unix.Close(s.fd)
+		put("a notify socket", n.path(run), n.listen(run, &ipc.Cred{UID: st.Uid, GID: st.Gid}, k))
+	}
 }
 
 // add takes over the channel of a run.

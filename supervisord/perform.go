@@ -199,7 +199,7 @@ func (b builder) build() prepared {
 			return fail(fmt.Errorf("cannot check its health: %w", err), false)
 		}
 	}
-	p.order = ipc.Spawn{Run: ipc.RunID(b.action.Run), Tag: sp.Name, Umask: sp.Umask}
+	p.order = ipc.Spawn{Run: ipc.RunID(b.action.Run), Tag: tagOf(sp.Name, b.action.Role), Umask: sp.Umask}
 	env := newEnviron(b.base)
 	cred, account, err := lookupUser(sp.User, sp.Group)
 	if err != nil {

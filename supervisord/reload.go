@@ -398,10 +398,29 @@ func hide(files []string) error {
 	return nil
 }
 
-// hangup reloads because of a signal, where nobody waits for an answer.
-func (s *server) hangup() {
+// hangupPatience bounds how long pid1 waits to hear that a reload that it asked
+// for is done: much longer, and it would take the supervisor for hung.
+const hangupPatience = 10 * time.Second
+
+// hangup reloads because of a signal, where nobody waits for an answer. The
+// request of pid1, if it is one, is acknowledged when it is done: killed before,
+// the next supervisor is asked again.
+func (s *server) hangup(seq uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	done := func() {
+		s.inbox <- func() {
+			if seq != 0 {
+				s.acks = append(s.acks, seq)
+			}
+		}
+	}
+	late := time.AfterFunc(hangupPatience, done)
+	defer func() {
+		if late.Stop() {
+			done()
+		}
+	}()
 	result, err := s.reload(ctx, false)
 	var e *ipc.Error
 	switch {

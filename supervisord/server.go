@@ -5,15 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
 
 	"github.com/threefoldtech/zinit/common/paths"
@@ -62,9 +58,12 @@ type server struct {
 	// events wait for the next turn: what an action has brought about.
 	events  []core.Event
 	waiters map[*waiter]bool
-	lost    bool // the services were started afresh, for want of a saved state
-	unsaved bool // the last attempt to save the state failed
-	moved   bool // a service has changed its state since the waiters were asked
+	// replaced are the last times that the supervisor was; lost says that this
+	// one had no saved state to go on with.
+	replaced []ipc.Replaced
+	lost     bool
+	unsaved  bool // the last attempt to save the state failed
+	moved    bool // a service has changed its state since the waiters were asked
 	// pipes holds the names of the log pipes under capture, ended those of them
 	// that the capture is done with; ended is safe for concurrent use.
 	pipes    map[logEnd]string
@@ -78,6 +77,10 @@ type server struct {
 	resultAck  uint64          // of zinit-healthd, to be said when it is saved
 	halting    *core.Halt      // the last order, until nothing is in its way
 	unmet      map[string]bool // limits that cannot be applied, and were warned of
+
+	lockFile *os.File
+	listener *ipc.Listener
+	watch    *watcher
 }
 
 // mainService is the name of the service that runs a container's main command.
@@ -94,17 +97,10 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	}
 	s.health = &helper{name: core.HelperHealth, role: ipc.RoleHealth, onFrame: s.onHealthFrame}
 	s.helpers = map[core.Helper]*helper{s.health.name: s.health}
-	p, notice, err := paths.Server(o.socket, o.runtimeDir)
-	if err != nil {
+	if err := s.settleIn(); err != nil {
 		return nil, err
 	}
-	s.paths = p
-	if notice != "" && k.hello.Restarts == 0 {
-		log.Warn(notice)
-	}
-	if err := s.lock(); err != nil {
-		return nil, err
-	}
+	p := s.paths
 	if s.logs, err = logs.Open(logs.Options{
 		Dir: p.RuntimeDir + "/logs", Memory: o.logMemory, Logger: log, EOF: s.ended.add,
 	}); err != nil {
@@ -137,92 +133,10 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
+	s.watch = s.newWatcher()
+	s.mend()
 	return s, nil
 }
-
-// lock makes this the one supervisor of its socket. The descriptor stays with
-// pid1, so that the lock outlives a crash of the supervisor.
-func (s *server) lock() error {
-	if fd, ok := s.keeper.take("lock"); ok {
-		return unix.Close(fd)
-	}
-	f, err := takeLock(s.paths)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return s.keeper.store("lock", int(f.Fd()))
-}
-
-// takeLock opens and locks the lock file beside the control socket's state.
-func takeLock(p paths.Paths) (*os.File, error) {
-	f, err := os.OpenFile(p.RuntimeDir+"/lock", os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot open the lock file: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if err == unix.EWOULDBLOCK {
-			return nil, fmt.Errorf("another zinit-server has the runtime directory %s of the socket %s: use that one, or start this one with another --socket", p.RuntimeDir, p.Socket)
-		}
-		return nil, fmt.Errorf("cannot lock %s: %w", f.Name(), err)
-	}
-	return f, nil
-}
-
-// recoverOrBoot takes over what runs, or starts afresh.
-func (s *server) recoverOrBoot() error {
-	old, err := loadState(s.store.path)
-	if err != nil {
-		s.log.Error("the saved state is of no use: what runs is ended and everything is started afresh", "error", err)
-	}
-	mine := header{Format: stateFormat, Boot: bootID(), Keeper: s.keeper.hello.Pid, Started: s.keeper.hello.StartTime}
-	o := core.Options{
-		CriticalExits:   s.keeper.hello.Mode == ipc.ModeContainer,
-		ShutdownTimeout: core.Time(s.opts.shutdownTimeout),
-	}
-	if len(s.keeper.hello.Main) > 0 {
-		o.Main = mainService
-	}
-	if old != nil && old.Header == mine {
-		s.services, s.problems = old.Services, old.Problems
-		if err := s.history.restore(old.Events); err != nil {
-			s.log.Error("cannot read the saved events: they begin again", "error", err)
-		}
-		s.adopt()
-		facts := s.facts()
-		unheard, consume := s.notify.unheard(leaders(facts))
-		s.core, s.pending = core.Recover(s.now(), s.services, o, old.Global, old.records(), facts, unheard...)
-		s.log.Info("took over", "services", len(s.services), "runs", len(s.keeper.runs),
-			"restarts", s.keeper.hello.Restarts, "down", time.Duration(s.keeper.hello.Down).Round(time.Microsecond), "last", s.keeper.hello.LastEnd)
-		for n, r := range old.Records {
-			if r.Removed {
-				delete(s.services, n) // the core still ends it
-			}
-		}
-		err := s.saveAll(s.newEvents())
-		consume()
-		return err
-	}
-	if old != nil && old.Header.Boot == mine.Boot {
-		s.endOrphans(old)
-	}
-	if len(s.keeper.runs) > 0 {
-		s.lost = true
-		s.log.Error("there is no saved state of this zinit: what runs is ended, and everything is started afresh", "runs", len(s.keeper.runs))
-	}
-	if err := s.loadConfig(); err != nil {
-		return err
-	}
-	s.adopt()
-	s.core, s.pending = core.Recover(s.now(), s.services, o, core.Global{LastRun: firstRun()}, nil, s.facts())
-	s.pending = append(s.pending, s.core.Step(s.now(), core.Boot{})...)
-	return s.saveAll(s.newEvents())
-}
-
-// firstRun is where the run ids of a fresh start begin: after all that the
-// segments of a zinit before this one may name.
-func firstRun() core.RunID { return core.RunID(time.Now().UnixMilli()) }
 
 // loadConfig reads the service directory, and adds the main command.
 func (s *server) loadConfig() error {
@@ -275,23 +189,6 @@ func mainSpec(argv []string, others map[string]*spec.Service) *spec.Service {
 	return m
 }
 
-// adopt takes over the log pipes and notify sockets that pid1 has kept.
-func (s *server) adopt() {
-	for _, name := range slices.Sorted(maps.Keys(s.services)) {
-		s.configure(s.services[name])
-	}
-	s.keeper.takeLogs(s.addPipe)
-	for _, r := range s.keeper.runs {
-		if fd, ok := s.keeper.take(notifyName(core.RunID(r.Run))); ok {
-			s.notify.add(core.RunID(r.Run), fd, true)
-		}
-		if name := readyName(core.RunID(r.Run)); s.keeper.fds[name] != 0 {
-			fd, _ := s.keeper.take(name)
-			s.addPipe(name, fd)
-		}
-	}
-}
-
 // configure tells the capture how much of a service is kept, and which file
 // it goes to: that first, or what the file has not got might be let go of.
 func (s *server) configure(sp *spec.Service) {
@@ -336,106 +233,6 @@ func (s *server) warnOfProxy(p *spec.Proxy) {
 	if _, err := findHelper("zinit-proxyd"); err != nil {
 		s.log.Warn("nobody listens for a proxy", "proxy", p.Name, "error", err)
 	}
-}
-
-func (s *server) facts() []core.Fact {
-	facts := make([]core.Fact, 0, len(s.keeper.runs))
-	for _, r := range s.keeper.runs {
-		f := core.Fact{Run: core.RunID(r.Run), Tag: r.Tag, Signals: r.Signals}
-		if r.Spawned != nil {
-			f.Pid, f.StartTime = r.Spawned.Pid, r.Spawned.StartTime
-		}
-		if r.Exited != nil {
-			s.acks = append(s.acks, r.Exited.Seq)
-			end := s.endOf(*r.Exited)
-			f.End = &end
-			f.Left = r.Exited.Left && !r.Emptied
-		}
-		facts = append(facts, f)
-	}
-	return facts
-}
-
-// leaders are the main processes of runs that have not ended.
-func leaders(facts []core.Fact) map[core.RunID]int {
-	out := map[core.RunID]int{}
-	for _, f := range facts {
-		if f.End == nil {
-			out[f.Run] = f.Pid
-		}
-	}
-	return out
-}
-
-func (s *server) endOf(m ipc.Exited) core.End {
-	return core.End{
-		Code: m.Code, Signal: m.Signal, Core: m.Core, At: core.Time(m.At),
-		OOM: m.Signal == int(unix.SIGKILL) && s.cgroups.outOfMemory(core.RunID(m.Run)),
-	}
-}
-
-// endOrphans ends the services of a zinit whose pid1 was killed, so that there
-// never are two copies. They are told by pid, start time and boot id.
-func (s *server) endOrphans(old *saved) {
-	var left []orphan
-	for _, r := range old.Records {
-		for _, run := range r.Runs {
-			if run.Pid != 0 && startTime(run.Pid) == run.StartTime {
-				left = append(left, orphan{r.Name, run.Pid})
-			}
-		}
-	}
-	if len(left) > 0 {
-		s.log.Warn("services of a zinit-pid1 that was killed are still there: ending them", "count", len(left))
-		endProcesses(left, 5*time.Second, s.log)
-	}
-}
-
-// saveAll writes a journal afresh, with the news. It has all that waits in the
-// batch, and begins with the header.
-func (s *server) saveAll(news []msgpack.RawMessage) error {
-	s.store.clear()
-	s.store.put(recordHeader, header{Format: stateFormat, Boot: bootID(), Keeper: s.keeper.hello.Pid, Started: s.keeper.hello.StartTime})
-	for _, n := range s.core.Names() {
-		s.store.put(recordSpec, s.core.Spec(n))
-	}
-	s.store.put(recordErrors, s.problems)
-	s.store.putChanges(s.core.All())
-	for _, e := range s.history.kept() {
-		s.store.put(recordEvent, e)
-	}
-	for _, e := range news {
-		s.store.put(recordEvent, e)
-	}
-	err := s.store.rewrite()
-	switch {
-	case err != nil && !s.unsaved:
-		s.log.Error("zinit goes on, but a crash of the supervisor would not be survived", "error", err)
-	case err == nil && s.unsaved:
-		s.log.Info("the state is saved again")
-	}
-	s.unsaved = err != nil
-	s.history.add(news)
-	return nil
-}
-
-// save writes what the steps have changed.
-func (s *server) save() {
-	ch, news := s.core.Changes(), s.newEvents()
-	if ch.Empty() && len(news) == 0 && s.store.buf.Len() == 0 && s.store.failed == nil {
-		return
-	}
-	if !s.store.outgrown() {
-		s.store.putChanges(ch)
-		for _, e := range news {
-			s.store.put(recordEvent, e)
-		}
-		if s.store.append() == nil {
-			s.history.add(news)
-			return
-		}
-	}
-	s.saveAll(news)
 }
 
 func (s *server) now() core.Time { return core.Time(monotonic()) }
@@ -529,7 +326,7 @@ func (s *server) handle(m any) error {
 			s.listenTo(sock)
 		}
 	case osSignal:
-		s.onSignal(m.sig)
+		s.onSignal(0, m.sig)
 	case helperCame, helperSaid, helperGone:
 		s.onHelper(m)
 	case func():
@@ -546,182 +343,37 @@ func (s *server) handle(m any) error {
 	return nil
 }
 
-func (s *server) onFrame(f ipc.Frame) error {
-	defer func() { f.CloseFds() }()
-	switch f.Kind {
-	case ipc.KindSpawned:
-		var m ipc.Spawned
-		if err := f.Decode(&m); err != nil {
-			return err
-		}
-		s.onSpawned(m, &f)
-	case ipc.KindSpawnFailed:
-		var m ipc.SpawnFailed
-		if err := f.Decode(&m); err != nil {
-			return err
-		}
-		if isHelper(m.Run) {
-			s.forgetHelper(m.Run)
-			s.helperDied(m.Run, m.Message)
-			return nil
-		}
-		s.dropRunFds(core.RunID(m.Run))
-		s.step(core.SpawnFailed{Run: core.RunID(m.Run), Message: s.conceal(m), Code: spawnExitCode(m)})
-	case ipc.KindExited:
-		var m ipc.Exited
-		if err := f.Decode(&m); err != nil {
-			return err
-		}
-		if isHelper(m.Run) {
-			s.helperEnded(m)
-			return nil
-		}
-		s.acks = append(s.acks, m.Seq)
-		if sock := s.notify.sockets[core.RunID(m.Run)]; sock != nil {
-			s.listenTo(sock)
-		}
-		s.step(core.Exited{Run: core.RunID(m.Run), End: s.endOf(m), Left: m.Left})
-		s.dropRunFds(core.RunID(m.Run))
-	case ipc.KindEmptied:
-		var m ipc.Emptied
-		if err := f.Decode(&m); err != nil {
-			return err
-		}
-		s.acks = append(s.acks, m.Seq)
-		if isHelper(m.Run) {
-			s.forgetHelper(m.Run)
-			return nil
-		}
-		s.step(core.Emptied{Run: core.RunID(m.Run)})
-		s.moved = true // a stop of what had ended waits for no other news
-	case ipc.KindRequested:
-		var m ipc.Requested
-		if err := f.Decode(&m); err != nil {
-			return err
-		}
-		s.acks = append(s.acks, m.Seq)
-		s.onSignal(unix.Signal(m.Signal))
-	}
-	return nil
-}
-
-// onSpawned takes over the pipes that came with the news.
-func (s *server) onSpawned(m ipc.Spawned, f *ipc.Frame) {
-	run := core.RunID(m.Run)
-	for i, name := range m.Pipes {
-		if i < len(f.Fds) {
-			s.addPipe(name, f.Fds[i])
-		}
-	}
-	f.Fds = nil
-	s.step(core.Spawned{Run: run, Pid: m.Pid, StartTime: m.StartTime})
-	if sock := s.notify.sockets[run]; sock != nil {
-		s.listenTo(sock)
-	}
-}
-
-// addPipe takes over the read end of a pipe that pid1 made for a run.
-func (s *server) addPipe(name string, fd int) {
-	part := strings.Split(name, "/")
-	var id uint64
-	var err error
-	if len(part) > 1 {
-		id, err = strconv.ParseUint(part[1], 10, 64)
-	}
-	run := core.RunID(id)
-	switch {
-	case err == nil && len(part) == 2 && part[0] == "ready":
-		s.notify.add(run, fd, false)
-		return
-	case err != nil || len(part) != 4 || part[0] != "log":
-		s.log.Error("pid1 has a descriptor that nobody knows", "name", name)
-		unix.Close(fd)
-		return
-	}
-	stream, service := part[2], part[3]
-	which := logs.Stdout
-	if stream == logs.Stderr.String() {
-		which = logs.Stderr
-	}
-	if s.pipes[logEnd{run, which}] != "" { // pid1 has told of it as a stored one before its run was spawned
-		unix.Close(fd)
-		return
-	}
-	if err := s.logs.Add(service, uint64(run), which, fd); err != nil {
-		s.log.Error("cannot capture the output of a service", "service", service, "error", err)
-		unix.Close(fd)
-		return
-	}
-	s.pipes[logEnd{run, which}] = name
-}
-
-// logEnd says that a log pipe has no writer any more and all of it is stored.
-type logEnd struct {
-	run    core.RunID
-	stream logs.Stream
-}
-
-// logEnds collects log pipes that have ended, however many. The capture's
-// goroutine adds them and must not wait for the loop, which waits for it.
-type logEnds struct {
-	mu   sync.Mutex
-	list []logEnd
-	more chan struct{} // has a token while there may be some
-}
-
-func (e *logEnds) add(run uint64, stream logs.Stream) {
-	e.mu.Lock()
-	e.list = append(e.list, logEnd{core.RunID(run), stream})
-	e.mu.Unlock()
-	select {
-	case e.more <- struct{}{}:
-	default:
-	}
-}
-
-func (e *logEnds) take() []logEnd {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	list := e.list
-	e.list = nil
-	return list
-}
-
-// dropEnded lets pid1 close the pipes that have ended.
-func (s *server) dropEnded() {
-	for _, end := range s.ended.take() {
-		s.keeper.send(ipc.KindDrop, ipc.Drop{Name: s.pipes[end]})
-		delete(s.pipes, end)
-	}
-}
-
-// dropRunFds closes the readiness channels of a run that has ended.
-func (s *server) dropRunFds(run core.RunID) {
-	if name, ok := s.notify.remove(run); ok {
-		s.keeper.send(ipc.KindDrop, ipc.Drop{Name: name})
-	}
-}
-
-// onSignal is a signal to zinit, by way of pid1 or to the supervisor itself.
-func (s *server) onSignal(sig unix.Signal) {
+// onSignal is a signal to zinit, by way of pid1, which numbers it, or to the
+// supervisor itself, as number 0.
+func (s *server) onSignal(seq uint64, sig unix.Signal) {
 	main := len(s.keeper.hello.Main) > 0
+	ask := func(ev core.Event) {
+		if seq != 0 {
+			ev = core.Requested{Seq: seq, Event: ev}
+		}
+		s.step(ev)
+	}
+	stop := core.Stop{Action: string(ipc.HaltExit), Within: core.Time(s.opts.shutdownTimeout)}
+	if sig == unix.SIGHUP && !main {
+		s.mend()
+		s.logs.Reopen()
+		go s.hangup(seq) // which acknowledges it, when it is done
+		return
+	}
+	if seq != 0 {
+		s.acks = append(s.acks, seq)
+	}
 	switch {
 	case sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGPWR:
 		s.log.Info("shutting down", "signal", unix.SignalName(sig))
-		s.step(core.Stop{Action: string(ipc.HaltExit), Within: core.Time(s.opts.shutdownTimeout), Hurry: true})
+		stop.Hurry = true
+		ask(stop)
 	case main:
-		s.step(core.Kill{Name: mainService, Signal: int(sig)})
+		ask(core.Kill{Name: mainService, Signal: int(sig)})
 	case int(sig) >= 34+3 && int(sig) <= 34+5: // SIGRTMIN+3 to +5: halt, poweroff, reboot
-		s.step(core.Stop{Action: string(ipc.HaltExit), Within: core.Time(s.opts.shutdownTimeout)})
-	case sig == unix.SIGHUP:
-		s.logs.Reopen()
-		go s.hangup()
+		ask(stop)
 	case sig == unix.SIGUSR1:
-		s.log.Info("replaced by request: services are not touched")
-		s.after = append(s.after, func() { // acknowledged, or pid1 would request it for ever
-			s.keeper.conn.Flush()
-			os.Exit(0) // pid1 starts it again
-		})
+		go s.upgradeBySignal()
 	}
 }
 

@@ -8,8 +8,11 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/vmihailenco/msgpack/v5"
+	"golang.org/x/sys/unix"
 
 	"github.com/threefoldtech/zinit/common/spec"
 	"github.com/threefoldtech/zinit/ipc"
@@ -18,9 +21,10 @@ import (
 
 // store keeps the saved state: wishes, history and the effective
 // configuration, one record per service, in a journal in the runtime
-// directory. Each batch of changes is appended with one write(2), and the last
-// record of a name counts. A write that was cut short by a crash is told by
-// its checksum and dropped: nothing that it stood for has been done yet.
+// directory. Each batch of changes is appended with one write(2), as a record
+// of records, and the last record of a name counts. A batch that was cut short
+// by a crash is told by its checksum and dropped as a whole: nothing that it
+// stood for has been done yet.
 //
 // Owned by the loop. The state is for a crash of the supervisor, not of the
 // machine: nothing is synced.
@@ -35,21 +39,31 @@ type store struct {
 	// failed says that the last write failed; the journal is written afresh
 	// before the next.
 	failed error
+	// done says that the journal was removed for good.
+	done bool
 }
 
 // stateFormat is the version of the journal. It is written first, and a
 // release reads its own and the one before.
-const stateFormat = 1
+//
+// 2 added recordReplaced, recordBatch and recordWhole.
+const stateFormat = 2
+
+// readFormats are those that this release reads.
+var readFormats = []int{stateFormat - 1, stateFormat}
 
 // Types of records. Numbers are never reused.
 const (
-	recordHeader uint8 = 1 // header
-	recordGlobal uint8 = 2 // core.Global
-	recordState  uint8 = 3 // core.Record
-	recordSpec   uint8 = 4 // spec.Service
-	recordGone   uint8 = 5 // the name of a service that is no more
-	recordErrors uint8 = 6 // []spec.Problem
-	recordEvent  uint8 = 7 // change
+	recordHeader   uint8 = 1  // header
+	recordGlobal   uint8 = 2  // core.Global
+	recordState    uint8 = 3  // core.Record
+	recordSpec     uint8 = 4  // spec.Service
+	recordGone     uint8 = 5  // the name of a service that is no more
+	recordErrors   uint8 = 6  // []spec.Problem
+	recordEvent    uint8 = 7  // change
+	recordReplaced uint8 = 8  // []ipc.Replaced
+	recordBatch    uint8 = 9  // records, whole or not at all
+	recordWhole    uint8 = 10 // true: up to here it was written afresh
 )
 
 // header says whose state it is.
@@ -62,6 +76,11 @@ type header struct {
 	Started uint64 `msgpack:"started"`
 }
 
+// sameLife says that a state is of use to the supervisor with this header.
+func (h header) sameLife(o header) bool {
+	return h.Boot == o.Boot && h.Keeper == o.Keeper && h.Started == o.Started
+}
+
 // saved is what a journal holds.
 type saved struct {
 	Header   header
@@ -70,7 +89,11 @@ type saved struct {
 	Services map[string]*spec.Service
 	Problems []spec.Problem
 	// Events are changes, still encoded: most of them are never looked at.
-	Events []msgpack.RawMessage
+	Events   []msgpack.RawMessage
+	Replaced []ipc.Replaced
+	whole    bool
+	// cut is the number of bytes at its end that are no whole record.
+	cut int
 }
 
 func (s *saved) records() []core.Record {
@@ -97,8 +120,13 @@ func loadState(path string) (*saved, error) {
 		return nil, fmt.Errorf("cannot read the saved state: %w", err)
 	}
 	s := &saved{Records: map[string]core.Record{}, Services: map[string]*spec.Service{}}
-	if _, err := eachRecord(b, s.read); err != nil {
+	whole, err := eachRecord(b, s.read)
+	if err != nil {
 		return nil, fmt.Errorf("cannot read the saved state %s: %w", path, err)
+	}
+	s.cut = len(b) - int(whole)
+	if s.Header.Format >= 2 && !s.whole {
+		return nil, fmt.Errorf("cannot read the saved state %s: it was cut short, after %d bytes", path, whole)
 	}
 	if s.Header.Format == 0 {
 		return nil, fmt.Errorf("cannot read the saved state %s: it does not begin with a header", path)
@@ -119,7 +147,7 @@ func eachRecord(b []byte, read func(kind uint8, body []byte) error) (whole int64
 			break
 		}
 		// As with a frame: the decoder believes any length.
-		if err := ipc.Check(payload[1:]); err != nil {
+		if err := ipc.Check(payload[1:]); err != nil && payload[0] != recordBatch { // whose records are checked one by one
 			return whole, fmt.Errorf("record of type %d: %w", payload[0], err)
 		}
 		if err := read(payload[0], payload[1:]); err != nil {
@@ -140,8 +168,8 @@ func (s *saved) read(kind uint8, body []byte) error {
 		if err := msgpack.Unmarshal(body, &s.Header); err != nil {
 			return err
 		}
-		if s.Header.Format != stateFormat {
-			return fmt.Errorf("it has format %d, this zinit-server reads %d", s.Header.Format, stateFormat)
+		if !slices.Contains(readFormats, s.Header.Format) {
+			return fmt.Errorf("it has format %d, this zinit-server reads %v", s.Header.Format, readFormats)
 		}
 		return nil
 	case recordGlobal:
@@ -169,6 +197,14 @@ func (s *saved) read(kind uint8, body []byte) error {
 	case recordEvent:
 		s.Events = append(s.Events, body)
 		return nil
+	case recordWhole:
+		return msgpack.Unmarshal(body, &s.whole)
+	case recordBatch:
+		_, err := eachRecord(body, s.read)
+		return err
+	case recordReplaced:
+		s.Replaced = nil
+		return msgpack.Unmarshal(body, &s.Replaced)
 	}
 	return fmt.Errorf("it has a record of the unknown type %d", kind)
 }
@@ -182,6 +218,10 @@ func newStore(path string) *store {
 
 // put adds a record to the batch.
 func (s *store) put(kind uint8, body any) error {
+	if s.buf.Len() == 0 {
+		s.buf.Write(make([]byte, frameSize))
+		s.buf.WriteByte(recordBatch)
+	}
 	start := s.buf.Len()
 	s.buf.Write(make([]byte, frameSize))
 	s.buf.WriteByte(kind)
@@ -219,13 +259,43 @@ func (s *store) append() error {
 		s.clear()
 		return errors.New("the journal has to be written afresh")
 	}
-	n, err := s.file.Write(s.buf.Bytes())
+	batch := s.buf.Bytes()
+	seal(batch)
+	n, err := s.file.Write(batch)
 	s.size += int64(n)
 	s.clear()
-	if err != nil {
-		s.failed = err
+	if err == nil && unlinked(s.file) {
+		err = errors.New("the journal was removed")
 	}
+	s.failed = err
 	return err
+}
+
+// unlinked says that an open file has no name any more.
+func unlinked(f *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &st) == nil && st.Nlink == 0
+}
+
+// misplaced says that another file than the journal has its name, or none.
+func (s *store) misplaced() bool {
+	if s.file == nil {
+		return !s.done
+	}
+	there, err := os.Lstat(s.path)
+	mine, err2 := s.file.Stat()
+	return err != nil || err2 != nil || !os.SameFile(there, mine)
+}
+
+// makeRuntimeDir makes the runtime directory where somebody has removed it.
+func makeRuntimeDir(dir string) error {
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return fmt.Errorf("cannot make the runtime directory: %w", err)
+	}
+	return os.Chmod(dir, 0o711) // which the umask may have narrowed
 }
 
 // clear empties the batch, and gives back what only a large one needs.
@@ -243,9 +313,15 @@ func (s *store) outgrown() bool { return s.failed != nil || s.size > 1<<20 && s.
 // rewrite replaces the journal by one with the batch alone.
 func (s *store) rewrite() (err error) {
 	defer s.clear()
+	s.put(recordWhole, true)
+	all := s.buf.Bytes()[frameSize+1:]
+	if err := makeRuntimeDir(filepath.Dir(s.path)); err != nil {
+		s.failed = err
+		return err
+	}
 	f, err := os.OpenFile(s.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err == nil {
-		if _, err = f.Write(s.buf.Bytes()); err == nil {
+		if _, err = f.Write(all); err == nil {
 			err = os.Rename(s.path+".new", s.path)
 		}
 		if err != nil {
@@ -261,7 +337,7 @@ func (s *store) rewrite() (err error) {
 		s.file.Close()
 	}
 	s.file, s.failed = f, nil
-	s.size = int64(s.buf.Len())
+	s.size = int64(len(all))
 	s.live = s.size
 	return nil
 }
@@ -272,5 +348,54 @@ func (s *store) remove() {
 		s.file.Close()
 		s.file = nil
 	}
+	s.done = true
 	os.Remove(s.path)
+}
+
+// saveAll writes a journal afresh, with the news. It has all that waits in the
+// batch, and begins with the header.
+func (s *server) saveAll(news []msgpack.RawMessage) error {
+	s.store.clear()
+	s.store.put(recordHeader, header{Format: stateFormat, Boot: bootID(), Keeper: s.keeper.hello.Pid, Started: s.keeper.hello.StartTime})
+	for _, n := range s.core.Names() {
+		s.store.put(recordSpec, s.core.Spec(n))
+	}
+	s.store.put(recordErrors, s.problems)
+	s.store.put(recordReplaced, s.replaced)
+	s.store.putChanges(s.core.All())
+	for _, e := range s.history.kept() {
+		s.store.put(recordEvent, e)
+	}
+	for _, e := range news {
+		s.store.put(recordEvent, e)
+	}
+	err := s.store.rewrite()
+	switch {
+	case err != nil && !s.unsaved:
+		s.log.Error("zinit goes on, but a crash of the supervisor would not be survived", "error", err)
+	case err == nil && s.unsaved:
+		s.log.Info("the state is saved again")
+	}
+	s.unsaved = err != nil
+	s.history.add(news)
+	return nil
+}
+
+// save writes what the steps have changed.
+func (s *server) save() {
+	ch, news := s.core.Changes(), s.newEvents()
+	if ch.Empty() && len(news) == 0 && s.store.buf.Len() == 0 && s.store.failed == nil {
+		return
+	}
+	if !s.store.outgrown() {
+		s.store.putChanges(ch)
+		for _, e := range news {
+			s.store.put(recordEvent, e)
+		}
+		if s.store.append() == nil {
+			s.history.add(news)
+			return
+		}
+	}
+	s.saveAll(news)
 }

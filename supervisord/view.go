@@ -222,6 +222,7 @@ func (s *server) info() ipc.Info {
 		UptimeMS: time.Since(s.started).Milliseconds(), Services: map[string]int{},
 		ConfigErrors: []ipc.Problem{}, ServerRestarts: s.keeper.hello.Restarts, LastEnd: s.keeper.hello.LastEnd,
 		DownMS: time.Duration(s.keeper.hello.Down).Milliseconds(), ShuttingDown: s.core.ShuttingDown(), StateLost: s.lost,
+		Replaced: s.replaced,
 	}
 	for _, n := range s.core.Names() {
 		v, _ := s.core.View(s.now(), n)

@@ -72,6 +72,13 @@ func (c *Core) apply(ev Event) {
 		c.load(ev)
 	case Stop:
 		c.stopAll(ev)
+	case Requested:
+		if ev.Seq > c.requested {
+			c.requested, c.dirtyGlobal = ev.Seq, true
+			if ev.Event != nil {
+				c.apply(ev.Event)
+			}
+		}
 	case Tick:
 	}
 }
@@ -87,7 +94,7 @@ func (c *Core) lookup(id RunID) (*service, *Run) {
 func (c *Core) boot() {
 	var all []*service
 	for _, n := range c.Names() {
-		if s := c.services[n]; s.spec.Status == spec.StatusStart {
+		if s := c.services[n]; s.spec.Status == spec.StatusStart && s.State == StateInactive {
 			all = append(all, s)
 		}
 	}

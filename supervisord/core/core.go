@@ -31,6 +31,9 @@ type Options struct {
 	CriticalExits bool
 	// ShutdownTimeout bounds a shutdown that a service brings about.
 	ShutdownTimeout Time
+	// FirstRun is a run id that is greater than all that were used, for want of
+	// a saved one.
+	FirstRun RunID
 }
 
 // Core is the state of all services.
@@ -61,6 +64,8 @@ type Core struct {
 	deadline deadlines
 	lastRun  RunID
 	shutdown *Shutdown
+	// requested is the number of the last Requested.
+	requested uint64
 	// removing names the services that are Removed.
 	removing map[string]bool
 	// watched counts the services for which zinit-healthd is needed; healthUp
@@ -72,7 +77,7 @@ type Core struct {
 	now     Time
 	actions []Action
 	dirty   map[string]bool
-	// dirtyGlobal says that lastRun or shutdown changed.
+	// dirtyGlobal says that one of lastRun, strays, shutdown and requested changed.
 	dirtyGlobal bool
 }
 

@@ -106,6 +106,14 @@ type Stop struct {
 	Hurry bool
 }
 
+// Requested is what a signal to zinit asks for, nil if that is nothing for the
+// core. pid1 numbers them in ascending order and tells each until it is
+// acknowledged, maybe to more than one supervisor: it counts once.
+type Requested struct {
+	Seq   uint64
+	Event Event
+}
+
 // Tick says that time has passed.
 type Tick struct{}
 
@@ -119,6 +127,7 @@ func (Emptied) event()     {}
 func (Ready) event()       {}
 func (Notify) event()      {}
 func (Stop) event()        {}
+func (Requested) event()   {}
 func (Tick) event()        {}
 
 // Action is something that the core wants done.

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"syscall"
 
 	"github.com/threefoldtech/zinit/common/spec"
@@ -9,11 +10,14 @@ import (
 // Fact is what pid1 knows about a run.
 type Fact struct {
 	Run RunID
-	// Tag names the service, for runs that nobody remembers.
-	Tag string
-	// Pid is 0 while it is being spawned.
+	// Service and Role are whose run it is and what for, by which one that
+	// nobody remembers is known again.
+	Service string
+	Role    Role
+	// Pid is 0 while it is being spawned. At is when it was, 0 if not known.
 	Pid       int
 	StartTime uint64
+	At        Time
 	// End is set once its leader has ended; Left says that processes of it are
 	// still there.
 	End  *End
@@ -28,16 +32,20 @@ type Fact struct {
 //
 // For each run there are these cases: it was saved, but pid1 has never heard
 // of it (killed between save and act: it is ordered again); pid1 knows more
-// than was saved (killed before the save: the event is applied now); pid1
-// knows it and nobody else does (a state that was lost: it is ended).
+// than was saved (killed before the save: the event is applied now); it is over
+// and only pid1 knows it (killed before Forget: it is said now); it is newer
+// than all that was saved (something was lost: see adopt).
 //
 // missed is what services have said meanwhile, Ready and Notify: it counts
-// before any deadline is judged.
-func Recover(now Time, services map[string]*spec.Service, o Options, g Global, records []Record, facts []Fact, missed ...Event) (*Core, []Action) {
+// before any deadline is judged. Where no record was saved at all, Boot comes
+// before them: what does not run and nobody knows anything of is begun as at
+// boot.
+func Recover(now Time, services map[string]*spec.Service, o Options, g Global, records []Record, facts []Fact, missed ...Event) (*Core, []Action, Adopted) {
 	c := unlinked(services, o)
 	c.now = now
-	c.lastRun = g.LastRun
+	c.lastRun = max(g.LastRun, o.FirstRun)
 	c.shutdown = g.Shutdown
+	c.requested = g.Requested
 	for _, id := range g.Strays {
 		c.strays[id] = true
 	}
@@ -57,38 +65,45 @@ func Recover(now Time, services map[string]*spec.Service, o Options, g Global, r
 			c.removing[r.Name] = true
 		}
 	}
-	c.link()
 	known := make(map[RunID]Fact, len(facts))
+	var unknown, strays []Fact
 	for _, f := range facts {
 		known[f.Run] = f
 		c.lastRun = max(c.lastRun, f.Run)
+		switch {
+		case c.runs[f.Run] != nil:
+		case c.strays[f.Run] || f.Run <= g.LastRun || f.Service == "":
+			strays = append(strays, f)
+		default:
+			unknown = append(unknown, f)
+		}
 	}
+	adopted, done := c.adopt(unknown, facts, records)
+	c.link()
 	for _, n := range c.Names() {
 		s := c.services[n]
-		for _, r := range append([]*Run(nil), s.Runs...) {
+		for _, r := range slices.Clone(s.Runs) {
 			f, ok := known[r.ID]
-			delete(known, r.ID)
 			c.recoverRun(s, r, f, ok)
 		}
 		c.watch(s)
-	}
-	for _, f := range facts {
-		if _, left := known[f.Run]; left {
-			c.recoverStray(f)
-		}
 	}
 	for id := range c.strays {
 		if _, left := known[id]; !left {
 			delete(c.strays, id)
 		}
 	}
+	for _, f := range strays {
+		c.recoverStray(f)
+	}
+	kept, ended := c.wishAdopted(adopted)
 	if sh := c.shutdown; sh != nil && sh.Halted {
 		sh.Halted = false // it is said again
 	}
 	for _, ev := range missed {
 		c.apply(ev)
 	}
-	return c, c.finish()
+	return c, c.finish(), Adopted{Kept: kept, Ended: ended, Done: done}
 }
 
 // recoverRun brings a run up to what pid1 knows of it, by the events that were

@@ -12,6 +12,8 @@ type Global struct {
 	Shutdown *Shutdown `msgpack:"shutdown,omitempty"`
 	// Strays are runs of no service that are being ended.
 	Strays []RunID `msgpack:"strays,omitempty"`
+	// Requested is the number of the last Requested.
+	Requested uint64 `msgpack:"requested,omitempty"`
 }
 
 // Changes is what has to be saved before the actions of the last steps are
@@ -67,7 +69,7 @@ func (c *Core) All() Changes {
 func (c *Core) Global() Global { return c.global() }
 
 func (c *Core) global() Global {
-	g := Global{LastRun: c.lastRun}
+	g := Global{LastRun: c.lastRun, Requested: c.requested}
 	if c.shutdown != nil {
 		sh := *c.shutdown
 		g.Shutdown = &sh

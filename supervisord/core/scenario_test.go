@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,11 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 //	crash unsaved: COMMAND       … before it has saved what it makes of COMMAND
 //	crash saved: COMMAND         … after that, before it has done anything
 //	crash after N: COMMAND       … after it has done the first N things
+//	crash lost                   the saved state is lost with it
+//	crash lost: COMMAND          … and with it what it makes of COMMAND
+//	unlink NAME                  its file is gone, which is not read as long
+//	                             as there is a saved state
+//	request N COMMAND            the command is that of request N to zinit
 //	show                         all services, as list and why would
 type scenario struct {
 	t        *testing.T
@@ -52,6 +58,7 @@ type scenario struct {
 	disk     store
 	now      Time
 	crash    string // where the next step is to crash
+	seq      uint64 // of the request that the next step is for
 	out      strings.Builder
 }
 
@@ -113,12 +120,19 @@ func (sc *scenario) printf(format string, args ...any) {
 }
 
 func (sc *scenario) run(f []string) {
+	if slices.Equal(f, []string{"crash", "lost"}) {
+		sc.lose()
+		return
+	}
 	if f[0] == "crash" && len(f) > 1 {
 		at, command, ok := strings.Cut(strings.Join(f[1:], " "), ": ")
 		if !ok {
 			sc.t.Fatalf("crash %s: no command", at)
 		}
 		sc.crash, f = at, strings.Fields(command)
+	}
+	if f[0] == "request" {
+		sc.seq, f = uint64(number(sc.t, f[1])), f[2:]
 	}
 	rest := f[1:]
 	switch f[0] {
@@ -239,6 +253,9 @@ func (sc *scenario) run(f []string) {
 		sc.step(Stop{Hurry: true})
 	case "crash":
 		sc.recover()
+	case "unlink":
+		sc.services = maps.Clone(sc.services)
+		delete(sc.services, rest[0])
 	case "show":
 		sc.show()
 	default:
@@ -307,12 +324,20 @@ func (sc *scenario) find(name, what string, ok func(*process) bool) *process {
 // step is the life of the supervisor: step, save, act.
 func (sc *scenario) step(ev Event) {
 	ending := sc.core.ShuttingDown()
+	if sc.seq > 0 {
+		ev = Requested{Seq: sc.seq, Event: ev}
+		sc.seq = 0
+	}
 	actions := sc.core.Step(sc.now, ev)
 	crash := sc.crash
 	sc.crash = ""
 	changes := sc.core.Changes()
-	if crash == "unsaved" {
+	switch crash {
+	case "unsaved":
 		sc.recover()
+		return
+	case "lost":
+		sc.lose()
 		return
 	}
 	if l, ok := ev.(Load); ok && !ending {
@@ -339,8 +364,31 @@ func (sc *scenario) recover() {
 	sc.keeper.halt = nil // said again, if it was not heard
 	g, records := sc.disk.load()
 	var actions []Action
-	sc.core, actions = Recover(sc.now, maps.Clone(sc.disk.specs), sc.opts, g, records, sc.keeper.facts())
+	sc.core, actions, _ = Recover(sc.now, maps.Clone(sc.disk.specs), sc.opts, g, records, sc.keeper.facts())
 	sc.disk.save(sc.core.Changes())
+	sc.perform(actions)
+}
+
+// lose has a supervisor start that finds no saved state, and reads what is
+// configured.
+func (sc *scenario) lose() {
+	sc.printf("-- crash, and the saved state is lost --")
+	sc.keeper.halt = nil
+	sc.disk = store{}
+	sc.disk.configure(sc.services)
+	o := sc.opts
+	o.FirstRun = 1000
+	var actions []Action
+	var adopted Adopted
+	sc.core, actions, adopted = Recover(sc.now, maps.Clone(sc.services), o, Global{}, nil, sc.keeper.facts(), Boot{})
+	sc.printf("kept %v, ended %v, taken for done %v", adopted.Kept, adopted.Ended, adopted.Done)
+	for _, n := range sc.core.Names() {
+		sc.disk.configure(map[string]*spec.Service{n: sc.core.Spec(n)})
+	}
+	sc.disk.save(sc.core.Changes())
+	if d := sc.disk.differs(sc.core); d != "" {
+		sc.t.Errorf("after the loss: %s", d)
+	}
 	sc.perform(actions)
 }
 

@@ -88,7 +88,7 @@ func (k *keeper) facts() []Fact {
 	var out []Fact
 	for _, p := range k.sorted() {
 		out = append(out, Fact{
-			Run: p.run, Tag: p.service, Pid: p.pid, StartTime: uint64(p.pid) * 10,
+			Run: p.run, Service: p.service, Role: p.role, Pid: p.pid, StartTime: uint64(p.pid) * 10,
 			End: p.end, Left: p.left, Signals: p.signals,
 		})
 	}

@@ -164,16 +164,17 @@ func TestEndReason(t *testing.T) {
 	}
 }
 
-// A run that nobody remembers is ended, however far it is, and then forgotten.
+// A run that was forgotten by its service is ended, however far it is, and then
+// forgotten by pid1 as well.
 func TestStraysAreEnded(t *testing.T) {
 	facts := []Fact{
-		{Run: 1, Tag: "gone", Pid: 10},
-		{Run: 2, Tag: "gone"}, // being spawned
-		{Run: 3, Tag: "gone", Pid: 30, End: &End{}},
-		{Run: 4, Tag: "gone", Pid: 40, End: &End{}, Left: true},
-		{Run: 5, Tag: "gone"}, // being spawned, in vain
+		{Run: 1, Service: "gone", Pid: 10},
+		{Run: 2, Service: "gone"}, // being spawned
+		{Run: 3, Service: "gone", Pid: 30, End: &End{}},
+		{Run: 4, Service: "gone", Pid: 40, End: &End{}, Left: true},
+		{Run: 5, Service: "gone"}, // being spawned, in vain
 	}
-	c, actions := Recover(epoch, map[string]*spec.Service{"web": spec.Default("web")}, Options{}, Global{}, nil, facts)
+	c, actions, _ := Recover(epoch, map[string]*spec.Service{"web": spec.Default("web")}, Options{}, Global{LastRun: 5}, nil, facts)
 	k := newKeeper()
 	take := func(actions []Action, want ...string) {
 		t.Helper()

@@ -204,6 +204,40 @@ func (w *world) checkState() {
 	}
 }
 
+// checkAdopted: where the saved state is lost, what ran goes on, what is not
+// configured is ended, and nothing is there twice.
+func (w *world) checkAdopted(facts []Fact, actions []Action, adopted Adopted) {
+	for _, n := range adopted.Ended {
+		w.disk.configure(map[string]*spec.Service{n: w.core.Spec(n)})
+	}
+	for n, s := range w.core.services {
+		w.changed[n] = w.now // a oneshot that is taken for done may never have run
+		w.turned[n] = w.turned[n] || s.spec.Kind == spec.KindTarget && len(s.Runs) > 0
+	}
+	signalled := map[RunID]bool{}
+	for _, a := range actions {
+		if sig, ok := a.(Signal); ok {
+			signalled[sig.Run] = true
+		}
+	}
+	for _, f := range facts {
+		s, r := w.core.lookup(f.Run)
+		switch over := f.End != nil && !f.Left; {
+		case over && s != nil:
+			w.fail("run %d of %s is over and was adopted", f.Run, f.Service)
+		case !over && s == nil:
+			w.fail("run %d of %s was not adopted", f.Run, f.Service)
+		case over || f.Role != RoleMain || f.End != nil || s.Halt == HaltDependency:
+		case r.Role != f.Role || s.Name != f.Service:
+			w.fail("run %d of %s was adopted as %v of %s", f.Run, f.Service, r.Role, s.Name)
+		case s.Removed == (w.configured[s.Name] != nil):
+			w.fail("%s is removed: %v", s.Name, s.Removed)
+		case signalled[f.Run] && !s.Removed && s.Failure == nil && !w.turned[s.Name]:
+			w.fail("%s ran and is signalled", s.Name)
+		}
+	}
+}
+
 // checkWishes: now that all is quiet, each service is where its wish and its
 // dependencies say.
 func (w *world) checkWishes() {

@@ -55,6 +55,7 @@ func checkWorld(t *rapid.T) {
 	p.batch = rapid.Bool().Draw(t, "batch")
 	p.down = Time(rapid.IntRange(0, 3).Draw(t, "down")) * 1e9
 	p.crashes = drawCrashes(t)
+	p.loses = rapid.IntRange(0, 2).Draw(t, "loses") == 2
 	newWorld(t, p).live()
 }
 
@@ -80,6 +81,7 @@ type plan struct {
 	crashes  []crash
 	batch    bool // events come in batches that are saved together
 	down     Time // how long the supervisor is away after a crash
+	loses    bool // each third crash loses the saved state
 }
 
 type scripted struct {
@@ -231,14 +233,15 @@ type world struct {
 	steps   int
 	crashes []crash
 
-	queue    []*happening
-	ordinals map[string]int      // spawns so far by service and role
-	number   map[RunID]int       // the ordinal of each run
-	failed   map[RunID]bool      // runs whose spawn has failed
-	ends     map[string][]string // what ended how, by service
-	stopAt   Time                // when the shutdown began
-	within   Time
-	lines    []string
+	queue      []*happening
+	ordinals   map[string]int      // spawns so far by service and role
+	number     map[RunID]int       // the ordinal of each run
+	failed     map[RunID]bool      // runs whose spawn has failed
+	ends       map[string][]string // what ended how, by service
+	stopAt     Time                // when the shutdown began
+	recoveries int
+	within     Time
+	lines      []string
 
 	healthd    *healthd
 	configured map[string]*spec.Service // what the last reload has left
@@ -628,16 +631,31 @@ func (w *world) recover(missed ...Event) {
 			}
 		}
 	}
-	g, records := w.disk.load()
-	if g.Shutdown == nil {
-		w.stopAt = 0
-	}
 	facts := w.facts()
 	for i := range facts {
 		facts[i].Signals %= 1000
 	}
+	o := w.plan.opts
+	w.recoveries++
+	// A shutdown that is lost would be asked for again.
+	lost := w.plan.loses && w.recoveries%3 == 0 && w.core.shutdown == nil
+	if lost {
+		w.note("-- the saved state is lost --")
+		w.disk = store{}
+		w.disk.configure(w.configured)
+		o.FirstRun = RunID(w.recoveries * 1000)
+		missed = append([]Event{Boot{}}, missed...)
+	}
+	g, records := w.disk.load()
+	if g.Shutdown == nil {
+		w.stopAt = 0
+	}
 	var actions []Action
-	w.core, actions = Recover(w.now, maps.Clone(w.disk.specs), w.plan.opts, g, records, facts, missed...)
+	var adopted Adopted
+	w.core, actions, adopted = Recover(w.now, maps.Clone(w.disk.specs), o, g, records, facts, missed...)
+	if lost {
+		w.checkAdopted(facts, actions, adopted)
+	}
 	w.checkStep(Tick{}, actions)
 	w.disk.save(w.core.Changes())
 	if d := w.disk.differs(w.core); d != "" {

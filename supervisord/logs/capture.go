@@ -101,8 +101,9 @@ func Open(o Options) (*Capture, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	// Without it services are heard and not kept, which is better than not heard.
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot create log directory: %w", err)
+		o.Logger.Error("cannot create the log directory: output is dropped until it can be had", "error", err)
 	}
 	null, err := unix.Open("/dev/null", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -233,6 +234,28 @@ func (c *Capture) Remove(service string) {
 		c.mu.Unlock()
 		os.Remove(c.dir(s)) // not where a stranger has put something into it
 	})
+}
+
+// Mend begins new segments where somebody has deleted the present ones, with
+// all the lines that are gone, and says whether that was so.
+func (c *Capture) Mend() (deleted bool) {
+	c.do(func() {
+		if err := os.MkdirAll(c.options.Dir, 0o700); err != nil {
+			return // what is printed is dropped until it can be had
+		}
+		for _, s := range c.services {
+			if seg := s.last(); seg != nil {
+				var st unix.Stat_t
+				if unix.Lstat(c.path(s, seg.number, "log"), &st) == unix.ENOENT {
+					deleted = true
+					for len(s.segments) > 0 {
+						c.dropOldest(s)
+					}
+				}
+			}
+		}
+	})
+	return deleted
 }
 
 // Services returns the names that are configured or have lines, sorted.

@@ -85,7 +85,7 @@ func (s *service) last() *segment {
 // needed; strange ones are left alone.
 func (c *Capture) recover() error {
 	dirs, err := os.ReadDir(c.options.Dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot read log directory: %w", err)
 	}
 	for _, d := range dirs {
