@@ -308,6 +308,19 @@ Examples:
 			setup: shutdownCommand,
 		},
 		{
+			name: "upgrade", summary: "replace the supervisor by the program on the disk", max: 0,
+			help: `Install the new zinit-server in the place of the old one first, by rename. It is
+asked whether it can take over what the running one has saved, and what is said
+with the running zinit-pid1; if not, the exit code is 1 and nothing changes. No
+service is touched: each goes on with its process, its log and its timers. The
+way back is the same, with the old file. Ctrl-C stops waiting, not the work.
+
+Examples:
+  zinit upgrade
+  make install && zinit upgrade`,
+			setup: upgradeCommand,
+		},
+		{
 			name: "debug-procs", summary: "show the processes of a service", min: 1, max: 1,
 			args: "NAME",
 			help: `As a tree: those of its sessions and all that descend from them.

@@ -168,3 +168,23 @@ func shutdownCommand(*pflag.FlagSet) func(*app, []string) error {
 		})
 	}
 }
+
+func upgradeCommand(*pflag.FlagSet) func(*app, []string) error {
+	return func(a *app, _ []string) error {
+		return a.askInterruptibly("zinit status", func(ctx context.Context, c *client.Client) error {
+			u, err := c.Upgrade(ctx)
+			switch {
+			case err != nil:
+				return err
+			case a.json:
+				return printJSON(a.out, u)
+			}
+			what := fmt.Sprintf("upgraded from %s to %s", u.From, u.To)
+			if u.From == u.To {
+				what = "replaced by the same version, " + u.To + ","
+			}
+			fmt.Fprintf(a.out, "zinit-server was %s within %.1f ms. No service was touched.\n", clean(what), u.TookMS)
+			return nil
+		})
+	}
+}

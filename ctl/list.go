@@ -193,16 +193,7 @@ func (a *app) systemStatus(ctx context.Context, c *client.Client) error {
 	f.addClean("config", info.ConfigDir)
 	f.addClean("socket", info.Socket)
 	f.addClean("runtime", info.RuntimeDir)
-	if n := info.ServerRestarts; n > 0 {
-		what := "no service was touched"
-		if info.StateLost {
-			what = "the last one found no saved state and started all services afresh"
-		}
-		f.add("supervisor", fmt.Sprintf("was replaced %s, %s", times(n), what))
-		if info.LastEnd != "" {
-			f.addClean("", fmt.Sprintf("last: %s, away for %d ms", info.LastEnd, info.DownMS))
-		}
-	}
+	a.addReplaced(&f, info)
 	for _, p := range info.ConfigErrors {
 		f.add("error", a.paint(red, problem(p)))
 	}
@@ -216,6 +207,30 @@ func (a *app) systemStatus(ctx context.Context, c *client.Client) error {
 		a.table(attention)
 	}
 	return nil
+}
+
+// lastReplaced is how many times the supervisor was replaced that status lists.
+const lastReplaced = 3
+
+// addReplaced says how often the supervisor was replaced, and of the last times
+// when, why, and how long it took.
+func (a *app) addReplaced(f *fields, info ipc.Info) {
+	n := info.ServerRestarts
+	if n == 0 {
+		return
+	}
+	what := "no service was touched"
+	if info.StateLost {
+		what = "the last one found no saved state: it kept what ran, and began all else as at boot"
+	}
+	f.add("supervisor", fmt.Sprintf("was replaced %s, %s", times(n), what))
+	for _, r := range info.Replaced[max(0, len(info.Replaced)-lastReplaced):] {
+		at := ""
+		if r.At != nil {
+			at = a.when(*r.At) + ": "
+		}
+		f.addClean("", fmt.Sprintf("%s%s, took %.1f ms", at, r.Why, r.TookMS))
+	}
 }
 
 // serviceStatus is everything on one service; states has all services.

@@ -73,7 +73,11 @@ func info() ipc.Info {
 		ConfigErrors: []ipc.Problem{{
 			File: "/etc/zinit/services/mail.toml", Line: 3, Column: 1, Message: `unknown key "exce"; did you mean "exec"?`,
 		}},
-		ServerRestarts: 2, LastEnd: "signal SIGKILL", DownMS: 6,
+		ServerRestarts: 2, LastEnd: "upgrade from 0.0.9 to 0.1.0", DownMS: 4,
+		Replaced: []ipc.Replaced{
+			{At: ago(30 * time.Hour), Why: "killed by SIGKILL", TookMS: 6.13, Version: "0.0.9"},
+			{At: ago(2 * time.Hour), Why: "upgrade from 0.0.9 to 0.1.0", TookMS: 4.2, Version: "0.1.0"},
+		},
 	}
 }
 

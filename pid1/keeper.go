@@ -273,6 +273,8 @@ func (k *keeper) obey(f *ipc.Frame) error {
 		return decode(f, func(m ipc.Store) { k.keep(m.Name, takeFd(f)) })
 	case ipc.KindDrop:
 		return decode(f, func(m ipc.Drop) { k.store.drop(m.Name) })
+	case ipc.KindLeave:
+		return decode(f, func(m ipc.Leave) { k.sup.Leaves = m.Why })
 	case ipc.KindHalt:
 		return decode(f, k.halt)
 	}

@@ -60,6 +60,9 @@ type supervisor struct {
 	Row       int           // deaths in a row
 	Restarts  int
 	LastEnd   string
+	// Leaves is why it is about to exit, if it said so, and Hung why it is
+	// being killed.
+	Leaves, Hung string
 }
 
 // startSupervisor makes a link and starts a supervisor at its other end.
@@ -72,6 +75,7 @@ func (k *keeper) startSupervisor() {
 		return
 	}
 	s.conn, s.Greeted, s.told, s.condemned = conn, false, false, false
+	s.Leaves, s.Hung = "", ""
 	argv := slices.Clone(s.Argv)
 	if argv[0] == serverName {
 		argv[0] = findServer()
@@ -140,9 +144,13 @@ func (k *keeper) restartLater() {
 	if s.Row > 0 {
 		pause = min(restartMin<<min(s.Row-1, 16), restartMax)
 	}
-	s.Row++
 	s.Restarts++
 	s.RestartAt = monotonic() + pause
+	if s.Leaves != "" {
+		k.log.info("the supervisor is replaced", "why", s.Leaves)
+		return
+	}
+	s.Row++
 	if k.end.begun {
 		return
 	}
@@ -214,8 +222,8 @@ func (k *keeper) tellFds() {
 			k.post(ipc.KindEmptied, ipc.Emptied{Seq: r.EmptiedSeq, Run: r.ID})
 		}
 	}
-	for sig, r := range k.table.requests {
-		k.post(ipc.KindRequested, ipc.Requested{Seq: r.Seq, Signal: sig})
+	for _, sig := range k.table.requested() {
+		k.post(ipc.KindRequested, ipc.Requested{Seq: k.table.requests[sig].Seq, Signal: sig})
 	}
 	later := s.later
 	s.later = nil
@@ -317,6 +325,14 @@ func (k *keeper) supervisorEnded(end childEnd) {
 	if end.signal != 0 {
 		s.LastEnd = "killed by " + signalName(end.signal)
 	}
+	switch {
+	case s.Hung != "":
+		s.LastEnd = s.Hung + ", " + s.LastEnd
+	case end.code != 0 || end.signal != 0:
+		s.Leaves = ""
+	case s.Leaves != "":
+		s.LastEnd = s.Leaves
+	}
 	k.supervisorGone()
 }
 
@@ -355,6 +371,7 @@ func (k *keeper) dueSupervisor(now time.Duration, at func(time.Duration) bool) {
 	}
 	if !s.Greeted && at(s.Started+ackTimeout) {
 		k.log.error("the supervisor says nothing: killing it", "after", now-s.Started)
+		s.Hung = "hung at its start"
 		k.killSupervisor()
 		return
 	}
@@ -370,6 +387,7 @@ func (k *keeper) dueSupervisor(now time.Duration, at func(time.Duration) bool) {
 		oldest, _ := k.table.oldest()
 		if k.ackCheckAt = oldest + ackTimeout; at(k.ackCheckAt) {
 			k.log.error("the supervisor hangs: killing it", "unacknowledged", now-oldest)
+			s.Hung = "hung for " + (now - oldest).Round(time.Second).String()
 			k.killSupervisor()
 		}
 	}

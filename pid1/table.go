@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -248,6 +250,15 @@ func (t *table) request(sig int, now time.Duration) (seq uint64, fresh bool) {
 	r := request{t.number(), now}
 	t.requests[sig] = r
 	return r.Seq, true
+}
+
+// requested returns the signals that are not acknowledged, in the order in which
+// they came: the supervisor takes a number that is lower than the last for one
+// that it has had.
+func (t *table) requested() []int {
+	return slices.SortedFunc(maps.Keys(t.requests), func(a, b int) int {
+		return cmp.Compare(t.requests[a].Seq, t.requests[b].Seq)
+	})
 }
 
 // ack ends the telling of a message.

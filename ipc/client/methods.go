@@ -225,6 +225,39 @@ func (l limit) leftMS() int64 {
 	return max(1, time.Until(l.end).Milliseconds())
 }
 
+// Upgrade has the supervisor replaced by the program that is on the disk, and
+// returns when that answers. A refusal, because it is not there or could not
+// take over, changes nothing.
+func (c *Client) Upgrade(ctx context.Context) (ipc.Upgraded, error) {
+	u, err := get[ipc.Upgraded](ctx, c, "system.upgrade", nil)
+	if err != nil {
+		return u, err
+	}
+	if l, _ := c.current(); l != nil {
+		select {
+		case <-l.done:
+		case <-ctx.Done():
+			return u, context.Cause(ctx)
+		}
+	}
+	for {
+		info, err := c.Info(ctx)
+		switch n := len(info.Replaced); {
+		case err != nil:
+			return u, err
+		case info.ServerRestarts <= u.ServerRestarts: // the one before, still
+			continue
+		case info.Version != u.To:
+			return u, ipc.Errorf(ipc.ErrFailed, "zinit-server is version %s now, expected was %s", info.Version, u.To)
+		case n > 0 && info.Replaced[n-1].StateLost:
+			return u, ipc.Errorf(ipc.ErrFailed, "zinit-server was replaced, and has lost the saved state: see its log")
+		case n > 0:
+			u.TookMS = info.Replaced[n-1].TookMS
+		}
+		return u, nil
+	}
+}
+
 // Shutdown stops everything and returns when zinit has ended.
 func (c *Client) Shutdown(ctx context.Context) error {
 	before, err := c.Info(ctx)
