@@ -15,8 +15,8 @@ const (
 	recheckMin = 20 * time.Millisecond
 	recheckMax = time.Second
 	// fdsAtOnce is how many stored descriptors are on their way to a new
-	// supervisor at a time: each is duplicated while it travels.
-	fdsAtOnce = 256
+	// supervisor at a time: each may be duplicated while it travels.
+	fdsAtOnce = spareFds / 2
 )
 
 // Variables so that tests need not wait.
@@ -163,9 +163,9 @@ func (k *keeper) due(now time.Duration) (wake time.Duration) {
 		}
 		return wake
 	}
+	k.dueChange(at) // the first, because it handles what sets the times of others
 	k.dueSupervisor(now, at)
 	k.dueRecheck(now, at)
-	k.dueChange(at)
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
 		if r, ok := k.table.requests[int(sig)]; ok && k.opt.mode != ipc.ModeVM && at(r.At+shutdownPatience) {
 			k.log.error("no supervisor took the request to shut down: ending everything", "signal", unix.SignalName(sig))

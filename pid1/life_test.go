@@ -335,17 +335,18 @@ func TestPid1InANamespace(t *testing.T) {
 	readAll(t, fds[0])
 }
 
-func TestOrdinaryUser(t *testing.T) {
+// ordinary starts pid1 as an ordinary user.
+func ordinary(t *testing.T) setup {
+	t.Helper()
 	if os.Getuid() != 0 {
-		t.Log("all tests of this run are an ordinary user's")
-		return
+		return setup{}
 	}
 	// The test binary may be where only root may go.
 	dir, err := os.MkdirTemp("", "pid1-bin-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	os.Chmod(dir, 0o755)
 	b, err := os.ReadFile(self(t))
 	if err != nil {
@@ -355,10 +356,18 @@ func TestOrdinaryUser(t *testing.T) {
 	if err := os.WriteFile(bin, b, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	w := start(t, setup{
+	return setup{
 		prefix: []string{"setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups", "--no-new-privs", bin, "--subreaper", "--", bin, fakeName},
 		args:   []string{},
-	})
+	}
+}
+
+func TestOrdinaryUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Log("all tests of this run are an ordinary user's")
+		return
+	}
+	w := start(t, ordinary(t))
 	s := w.supervisor()
 	for _, path := range []string{"direct", "helper"} {
 		sp := cleanSpawn(1)

@@ -358,7 +358,7 @@ func (k *keeper) supervisorGone() {
 // dueSupervisor does what its time has come for in the supervisor's life.
 func (k *keeper) dueSupervisor(now time.Duration, at func(time.Duration) bool) {
 	s := &k.sup
-	if at(s.RestartAt) {
+	for at(s.RestartAt) { // a start may fail at once, and set the next
 		k.startSupervisor()
 	}
 	if at(s.graceEnds) {

@@ -189,11 +189,13 @@ func closeOnExecAll() {
 
 // warmUp makes the runtime start the threads that pid1 may need at the same
 // time. They stay. A Go program that needs a thread and gets none aborts, and
-// later, at a limit on processes, there may be none.
+// later, at a limit on processes, there may be none. Beside spawns and what runs
+// there are the keeper, the log, the start of a supervisor and the question to a
+// successor that may be in a system call.
 func warmUp() {
 	var ready, done sync.WaitGroup
 	release := make(chan struct{})
-	for range atOnce + procs {
+	for range atOnce + procs + 4 {
 		ready.Add(1)
 		done.Add(1)
 		go func() {
