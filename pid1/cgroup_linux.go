@@ -77,19 +77,41 @@ func populated(cgroup string) bool {
 	return err == nil && strings.Contains(string(b), "populated 1")
 }
 
+// signalCgroup sends a signal to the groups of a run, and to the processes in
+// its cgroup that have left them.
+func signalCgroup(r *run, sig unix.Signal) {
+	if sig == unix.SIGKILL {
+		signalGroups(r, sig)
+		killCgroup(r.Cgroup)
+		return
+	}
+	members := cgroupMembers(r.Cgroup)
+	signalGroups(r, sig)
+	for _, pid := range members {
+		if pgid, err := unix.Getpgid(pid); err == nil && !slices.Contains(r.Groups, pgid) {
+			unix.Kill(pid, sig)
+		}
+	}
+}
+
 // cgroupMembers are the processes of a cgroup and of those below it.
 func cgroupMembers(cgroup string) []int {
 	var pids []int
-	filepath.WalkDir(cgroup, func(path string, d os.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			if b, err := readSmall(path + "/cgroup.procs"); err == nil {
-				pids = append(pids, numbers(b)...)
-			}
+	if b, err := readSmall(cgroup + "/cgroup.procs"); err == nil {
+		// Those of another pid namespace have no number here.
+		pids = slices.DeleteFunc(numbers(b), func(pid int) bool { return pid <= 1 })
+	}
+	var st unix.Stat_t
+	if unix.Stat(cgroup, &st) != nil || st.Nlink == 2 { // no directory in it
+		return pids
+	}
+	entries, _ := os.ReadDir(cgroup)
+	for _, e := range entries {
+		if e.IsDir() {
+			pids = append(pids, cgroupMembers(cgroup+"/"+e.Name())...)
 		}
-		return nil // what has gone meanwhile has no members
-	})
-	// Those of another pid namespace have no number here.
-	return slices.DeleteFunc(pids, func(pid int) bool { return pid <= 1 })
+	}
+	return pids
 }
 
 // killCgroup kills all processes of a cgroup and of those below it; before

@@ -165,7 +165,7 @@ func (k *keeper) anyLeft(r *run) bool {
 			return true
 		}
 	}
-	return len(k.strays(r)) > 0
+	return r.Cgroup == "" && len(k.strays(r)) > 0
 }
 
 // strays are the children of ours that belong to a session of that run, and
@@ -235,37 +235,28 @@ func signalGroups(r *run, sig unix.Signal) {
 	}
 }
 
-// signalAll sends a signal to the groups of a run, to whatever else is left of
-// its sessions, and to its cgroup. What it misses, because it is being forked
-// now or is the child of a process that has not died yet, is found by recheck.
+// signalAll sends a signal to all that is left of a run: what is in its cgroup,
+// or else its groups and whatever else is in its sessions. What it misses,
+// because it is being forked now or is the child of a process that has not died
+// yet, is found by recheck.
 func (k *keeper) signalAll(r *run, sig unix.Signal) {
+	if r.Cgroup != "" {
+		signalCgroup(r, sig)
+		return
+	}
 	members := k.strays(r)
 	if k.table.leads(r) {
 		members = append(members, r.Spawned.Pid)
 	}
 	// Before the first signal: whoever dies hands its children to pid1.
 	members = withDescendants(members)
-	inside := map[int]bool{}
-	if r.Cgroup != "" && sig != unix.SIGKILL {
-		for _, pid := range cgroupMembers(r.Cgroup) {
-			inside[pid] = true
-			members = append(members, pid)
-		}
-	}
 	signalGroups(r, sig)
-	reached := map[int]bool{}
 	for _, pid := range members {
-		pgid, err := unix.Getpgid(pid)
-		if err != nil || reached[pid] || slices.Contains(r.Groups, pgid) {
-			continue
+		if pgid, err := unix.Getpgid(pid); err == nil && !slices.Contains(r.Groups, pgid) {
+			if sid, err := unix.Getsid(pid); err == nil && slices.Contains(r.Sids, sid) {
+				unix.Kill(pid, sig)
+			}
 		}
-		reached[pid] = true
-		if sid, err := unix.Getsid(pid); inside[pid] || err == nil && slices.Contains(r.Sids, sid) {
-			unix.Kill(pid, sig)
-		}
-	}
-	if r.Cgroup != "" && sig == unix.SIGKILL {
-		killCgroup(r.Cgroup)
 	}
 }
 

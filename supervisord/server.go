@@ -318,6 +318,7 @@ func (s *server) handle(m any) error {
 			s.log.Error("bad message from pid1", "error", err)
 		}
 	case keeperGone:
+		s.cgroups.close() // as far as nothing runs there
 		return fmt.Errorf("zinit-pid1 is gone: the services go on without a keeper, the next start ends them: %w", m.err)
 	case prepared:
 		s.onPrepared(m)
