@@ -37,6 +37,9 @@ const (
 	maxRequests = 64
 	// stall is how long a client may take for one frame.
 	stall = 10 * time.Second
+	// maxGrep is the longest expression for log lines, in bytes: compiled, it
+	// may take some thousand times its size.
+	maxGrep = 4096
 )
 
 // listen opens the control socket, or takes over the one that pid1 has kept. A
@@ -596,6 +599,9 @@ func (c *client) query(ctx context.Context, r ipc.Request) (logs.Query, error) {
 	}
 	if p.Since != nil {
 		q.Since = time.Time(*p.Since)
+	}
+	if len(p.Grep) > maxGrep {
+		return q, ipc.Errorf(ipc.ErrInvalid, "cannot use an expression of %d bytes, only up to %d", len(p.Grep), maxGrep)
 	}
 	if p.Grep != "" {
 		re, err := regexp.Compile(p.Grep)
