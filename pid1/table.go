@@ -290,8 +290,8 @@ func (t *table) oldest() (at time.Duration, ok bool) {
 }
 
 // polled says of a run whose leader has ended that it has to be looked at by
-// time: it was signalled and has no watch, or it is being killed, which before
-// Linux 6.14 cgroup.kill may fail to do to whoever is being forked.
+// time: it was signalled and has no watch, or it is being killed, and whoever
+// was being forked meanwhile may have been missed.
 func (r *run) polled() bool { return r.Killing || r.Signalled && r.watch == 0 }
 
 // describe is a run as a new supervisor is told of it.

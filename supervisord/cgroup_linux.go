@@ -27,9 +27,9 @@ import (
 //	    web.1763849321002   one run of one command of a service, with its limits
 //
 // A run has a cgroup of its own because its counters then tell of nothing but
-// that run, and because on Linux 6.14 and later whoever is cloned into a cgroup
-// that cgroup.kill was once used on is killed at birth. Nothing of it is saved:
-// names say it all, so what a crash leaves is found again.
+// that run, and because on Linux 6.18 whoever is cloned into a cgroup that
+// cgroup.kill was once used on is killed at birth. Nothing of it is saved: names
+// say it all, so what a crash leaves is found again.
 //
 // The nil pointer stands for none. Its methods belong to the loop but for make
 // and close.
