@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 
@@ -37,8 +36,8 @@ type agent struct {
 	named   map[string]bool
 	unacked []ipc.Result // oldest first
 	seq     uint64
-	quit    chan struct{}
-	probes  sync.WaitGroup
+	quit    chan struct{} // closed to end it
+	over    chan struct{} // closed when it has ended
 }
 
 // outcome is what has become of a probe. It comes twice where the process of a
@@ -52,7 +51,8 @@ type outcome struct {
 func newAgent() *agent {
 	return &agent{
 		inbox: make(chan any, 64), outcomes: make(chan outcome, 64), timer: time.NewTimer(time.Hour),
-		schedule: schedule{entries: map[string]*entry{}}, free: atOnce, quit: make(chan struct{}),
+		schedule: schedule{entries: map[string]*entry{}}, free: atOnce,
+		quit: make(chan struct{}), over: make(chan struct{}),
 	}
 }
 
@@ -77,7 +77,10 @@ func (a *agent) run() {
 			for service := range a.schedule.entries {
 				a.schedule.drop(service)
 			}
-			a.quit <- struct{}{}
+			for a.free < atOnce {
+				a.ended(<-a.outcomes)
+			}
+			close(a.over)
 			return
 		}
 	}
@@ -85,13 +88,8 @@ func (a *agent) run() {
 
 // end cancels the probes and waits until their processes are gone.
 func (a *agent) end() {
-	a.quit <- struct{}{}
-	<-a.quit
-	go func() {
-		for range a.outcomes {
-		}
-	}()
-	a.probes.Wait()
+	close(a.quit)
+	<-a.over
 }
 
 // setTimer arms the one timer for the probe that is due first.
@@ -166,7 +164,7 @@ func (a *agent) begin(e *entry) {
 	e.cancel = cancel
 	a.free--
 	p, command := e.Probe, e.command
-	a.probes.Go(func() {
+	go func() {
 		defer cancel()
 		start := monotonic()
 		message, gone, err := look(ctx, p, command)
@@ -183,7 +181,7 @@ func (a *agent) begin(e *entry) {
 		a.outcomes <- outcome{e, r, false}
 		<-gone
 		a.outcomes <- outcome{e, nil, true}
-	})
+	}()
 }
 
 // look runs a probe. It returns what there was to see, or why it failed; gone,

@@ -63,8 +63,7 @@ func probeExec(ctx context.Context, c *ipc.ProbeCommand) (message string, gone <
 			process.Wait()
 			close(reaped)
 		}()
-		err := error(&stageError{c.Argv[0], os.ErrDeadlineExceeded})
-		return "", reaped, err
+		return "", reaped, &stageError{doing: c.Argv[0], err: os.ErrDeadlineExceeded, said: line}
 	}
 	state, err := process.Wait()
 	if err != nil {

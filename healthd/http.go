@@ -36,7 +36,7 @@ func probeHTTP(ctx context.Context, p ipc.Probe) (string, error) {
 	if u.Scheme == "https" {
 		t := tls.Client(conn, &tls.Config{ServerName: u.Hostname(), InsecureSkipVerify: p.Insecure})
 		if err := t.HandshakeContext(ctx); err != nil {
-			return "", &stageError{"the TLS handshake with " + address, err}
+			return "", &stageError{doing: "the TLS handshake with " + address, err: err}
 		}
 		conn = t
 	}
@@ -50,11 +50,11 @@ func probeHTTP(ctx context.Context, p ipc.Probe) (string, error) {
 		req.Header.Set(name, value)
 	}
 	if err := req.Write(conn); err != nil {
-		return "", &stageError{"sending the request", err}
+		return "", &stageError{doing: "sending the request", err: err}
 	}
 	status, code, err := readStatus(conn, req)
 	if err != nil {
-		return "", &stageError{"the answer", err}
+		return "", &stageError{doing: "the answer", err: err}
 	}
 	switch {
 	case slices.Contains(p.Expect, code), len(p.Expect) == 0 && code >= 200 && code < 400:
