@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,14 +100,15 @@ func TestReloadStorm(t *testing.T) {
 			if len(all) != services || found != services {
 				return fmt.Errorf("%d services with %d processes", len(all), found)
 			}
+			for i := range services {
+				log, err := os.ReadFile(filepath.Join(l.work, name(i)+".log"))
+				if !strings.HasSuffix("\n"+string(log), fmt.Sprintf("\n%d\n", version)) {
+					return fmt.Errorf("%s does not run what was written last: %v", name(i), err)
+				}
+			}
 			return nil
 		})
 		for i := range services {
-			last := fmt.Sprintf("%d\n", version)
-			b, err := os.ReadFile(filepath.Join(l.work, name(i)+".log"))
-			if err != nil || len(b) < len(last) || string(b[len(b)-len(last):]) != last {
-				t.Errorf("%s does not run what was written last: %v", name(i), err)
-			}
 			if b, _ := os.ReadFile(filepath.Join(l.work, name(i)+".lock")); len(b) > 0 {
 				t.Errorf("%s ran twice at the same time", name(i))
 			}
