@@ -204,6 +204,14 @@ func (c *cgroups) reserve(a core.Spawn) string {
 	return path
 }
 
+// path is that of the cgroup of a run, "" for none.
+func (c *cgroups) path(run core.RunID) string {
+	if c == nil {
+		return ""
+	}
+	return c.paths[run]
+}
+
 // make makes the cgroup of a run. A service that asks for no limit can do
 // without.
 func (c *cgroups) make(path string, l spec.Limits) (string, error) {
@@ -237,21 +245,17 @@ func (c *cgroups) make(path string, l spec.Limits) (string, error) {
 
 // forget removes the cgroup of a run of which nothing is left.
 func (c *cgroups) forget(run core.RunID) {
-	if c == nil || c.paths[run] == "" {
-		return
+	if path := c.path(run); path != "" {
+		delete(c.paths, run)
+		c.work.do(func() { removeCgroup(path) })
 	}
-	path := c.paths[run]
-	delete(c.paths, run)
-	c.work.do(func() { removeCgroup(path) })
 }
 
 // outOfMemory says whether the kernel has killed a process of a run because
 // memory was short, of the run or of the system.
 func (c *cgroups) outOfMemory(run core.RunID) bool {
-	if c == nil || c.paths[run] == "" {
-		return false
-	}
-	return cgroupNumber(c.paths[run], "memory.events", "oom_kill") > 0
+	path := c.path(run)
+	return path != "" && cgroupNumber(path, "memory.events", "oom_kill") > 0
 }
 
 // cgroupLimit is a field of [limits] and the files that make it come true.
@@ -366,6 +370,10 @@ func removeCgroup(path string) error {
 }
 
 func subdirs(path string) []string {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil || st.Nlink == 2 { // cgroupfs counts them there
+		return nil
+	}
 	entries, _ := os.ReadDir(path)
 	var names []string
 	for _, e := range entries {

@@ -17,8 +17,8 @@ import (
 // cpuWindow is the time over which the use of the processor is measured.
 const cpuWindow = 200 * time.Millisecond
 
-// owners tells whose a process is: it is in the session of a run, or descends
-// from one that is. All of /proc is read once for all services, in the
+// owners tells whose a process is: it is in the cgroup or the session of a run,
+// or descends from one that is. All of /proc is read once for all services, in the
 // goroutine of the client.
 type owners struct {
 	names []string // of the services asked for, sorted
@@ -32,6 +32,7 @@ type owners struct {
 func (c *client) ownersOf(ctx context.Context, names []string) (*owners, error) {
 	o := &owners{pids: map[string]int{}, leaders: map[int]string{}, sessions: map[int]string{}}
 	runs := map[string][]*core.Run{}
+	cgroups := map[string][]string{}
 	var refused *ipc.Error
 	err := c.s.in(ctx, func() {
 		if o.names, refused = c.s.known(names); refused != nil {
@@ -40,6 +41,11 @@ func (c *client) ownersOf(ctx context.Context, names []string) (*owners, error) 
 		for _, n := range o.names {
 			v, _ := c.s.core.View(c.s.now(), n)
 			o.pids[n], runs[n] = v.Pid, v.Runs
+			for _, r := range v.Runs {
+				if path := c.s.cgroups.path(r.ID); path != "" {
+					cgroups[n] = append(cgroups[n], path)
+				}
+			}
 		}
 	})
 	if err := cmpError(refused, err); err != nil {
@@ -49,6 +55,13 @@ func (c *client) ownersOf(ctx context.Context, names []string) (*owners, error) 
 	for name, list := range runs {
 		for _, r := range list {
 			o.add(name, r)
+		}
+	}
+	for name, paths := range cgroups {
+		for _, path := range paths {
+			for _, pid := range members(path) {
+				o.leaders[pid] = name
+			}
 		}
 	}
 	// A console service may be in the session that zinit was started from.
