@@ -7,7 +7,7 @@ FUZZTIME ?= 20s
 
 GO       ?= go
 LDFLAGS  := -s -w -X github.com/threefoldtech/zinit/common/version.Version=$(VERSION)
-PROGRAMS := zinit-pid1=pid1 zinit-server=supervisord zinit-healthd=healthd zinit=ctl
+PROGRAMS := zinit-pid1=pid1 zinit-server=supervisord zinit-healthd=healthd zinit-proxyd=proxyd zinit=ctl
 EXAMPLES := testdata/examples
 
 .PHONY: build run test lint bench fuzz install clean help

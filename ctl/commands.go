@@ -298,6 +298,45 @@ Examples:
 			setup: bulkCommand((*client.Client).DeleteAll),
 		},
 		{
+			name: "xinet list", summary: "show all proxies", max: 0,
+			help: `A proxy starts its service at the first connection. It is idle, starting while
+clients wait, or active.
+
+Examples:
+  zinit xinet list`,
+			setup: xinetListCommand,
+		},
+		{
+			name: "xinet status", summary: "show everything on proxies", max: -1,
+			args: "[NAME...]",
+			help: `Addresses, clients, bytes, and why a client was closed last.
+
+Examples:
+  zinit xinet status postgres`,
+			setup: xinetStatusCommand,
+		},
+		{
+			name: "xinet set", summary: "create or replace a proxy and its file", min: 1, max: 1,
+			args: "NAME --listen ADDRESS... [--backend ADDRESS] --service NAME [FLAGS]",
+			help: `The first connection starts the service, and waits until it is ready. It is kept
+as NAME.xinet.toml in the service directory, or with --ephemeral in memory. What
+stays the same of a proxy that there was goes on: listeners and connections.
+
+Examples:
+  zinit xinet set postgres --listen 127.0.0.1:5432 --service postgres \
+      --backend unix:/run/postgresql/.s.PGSQL.5432 --idle-timeout 10m`,
+			setup: xinetSetCommand,
+		},
+		{
+			name: "xinet delete", summary: "close a proxy and remove its file", min: 1, max: 1,
+			args: "NAME",
+			help: `Its connections are closed; the service goes on.
+
+Examples:
+  zinit xinet delete postgres`,
+			setup: xinetDeleteCommand,
+		},
+		{
 			name: "shutdown", summary: "stop everything and end zinit", max: 0,
 			help: `Stops all services in the order of their dependencies, and waits until zinit has
 ended. Where zinit is the init of a machine, use poweroff. Ctrl-C stops waiting,
@@ -340,7 +379,7 @@ Examples:
 			setup: debugStateCommand,
 		},
 		{
-			name: "help", summary: "explain a command", max: 1,
+			name: "help", summary: "explain a command", max: 2,
 			args: "[COMMAND]",
 			help: `Examples:
   zinit help logs`,

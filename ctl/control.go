@@ -55,13 +55,17 @@ func moveCommand(verb string) func(*pflag.FlagSet) func(*app, []string) error {
 				do := map[string]func(context.Context, client.Options, func(ipc.Moved), ...string) error{
 					"start": c.Start, "stop": c.Stop, "restart": c.Restart,
 				}[verb]
-				return do(ctx, client.Options{NoWait: *noWait, Timeout: a.limit()}, func(m ipc.Moved) {
+				err := do(ctx, client.Options{NoWait: *noWait, Timeout: a.limit()}, func(m ipc.Moved) {
 					if a.json {
 						moved = append(moved, m)
 						return
 					}
 					a.printMoved(m, *noWait)
 				}, names...)
+				if err == nil && verb == "stop" && !a.json {
+					a.printArmed(ctx, c, names)
+				}
+				return err
 			})
 			if a.json && !unanswered(err) {
 				printJSON(a.out, moved)

@@ -27,6 +27,7 @@ import (
 //	on=SIGNAL:STEPS    run STEPS, separated by blanks, at each of that signal; ignore=SIGNAL
 //	pause=DURATION     take so long
 //	notify=TEXT        send TEXT to NOTIFY_SOCKET; ready-fd=FD write a newline to FD and close it
+//	serve=ADDRESS      answer clients; serve-passed=N those of the N sockets that it was passed
 //	until=FILE         go on when FILE exists
 //	fork=ARGS          run another svc with steps separated by blanks; detach=ARGS in a session of its own
 //	launch=ARGS        become the program ARGS with signals blocked and ignored, and descriptors open
@@ -144,6 +145,10 @@ func svcStep(step, value string) error {
 		signal.Reset(syscall.Signal(n))
 		unix.Kill(os.Getpid(), syscall.Signal(n))
 		time.Sleep(patience)
+	case "serve":
+		return svcServe(value)
+	case "serve-passed":
+		return svcServePassed(value)
 	case "sleep":
 	default:
 		return fmt.Errorf("unknown step")

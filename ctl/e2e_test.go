@@ -109,7 +109,7 @@ func programs(t *testing.T, root string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	programs := map[string]string{"zinit": "ctl", "zinit-server": "supervisord", "zinit-pid1": "pid1", "zinit-healthd": "healthd", testServer: "supervisord"}
+	programs := map[string]string{"zinit": "ctl", "zinit-server": "supervisord", "zinit-pid1": "pid1", "zinit-healthd": "healthd", "zinit-proxyd": "proxyd", testServer: "supervisord"}
 	from := map[string]string{"svc": self}
 	if prebuilt := os.Getenv("ZINIT_TEST_BIN"); prebuilt != "" {
 		for program := range programs {

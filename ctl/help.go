@@ -14,7 +14,7 @@ func helpCommand(*pflag.FlagSet) func(*app, []string) error {
 			overview(a.out)
 			return nil
 		}
-		cmd, err := find(args[0])
+		cmd, _, err := find(args)
 		if err != nil {
 			return err
 		}

@@ -137,7 +137,7 @@ func (a *app) dispatch(args []string) error {
 		overview(a.stderr)
 		return silent(exitUsage)
 	}
-	cmd, err := find(args[0])
+	cmd, words, err := find(args)
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (a *app) dispatch(args []string) error {
 	do := cmd.setup(own)
 	a.globals(all)
 	all.AddFlagSet(own)
-	if err := parse(all, args[1:]); err != nil {
+	if err := parse(all, args[words:]); err != nil {
 		return usagef("%s: %v", cmd.name, err)
 	}
 	switch n := all.NArg(); {
@@ -182,19 +182,33 @@ func parse(flags *pflag.FlagSet, args []string) error {
 	return nil
 }
 
-// find returns the command of that name.
-func find(name string) (command, error) {
-	var names []string
+// find returns the command that args begin with, and of how many words its name
+// is.
+func find(args []string) (cmd command, words int, err error) {
+	name := args[0]
+	var names, below []string
 	for _, c := range commands() {
-		if c.name == name {
-			return c, nil
-		}
 		names = append(names, c.name)
+		group, rest, ok := strings.Cut(c.name, " ")
+		switch {
+		case c.name == name:
+			return c, 1, nil
+		case ok && group == name && len(args) > 1 && rest == args[1]:
+			return c, 2, nil
+		case ok && group == name:
+			below = append(below, rest)
+		}
+	}
+	if below != nil && len(args) == 1 {
+		return command{}, 0, usagef("%s: what of it? %s", name, strings.Join(below, ", "))
+	}
+	if below != nil {
+		name += " " + args[1]
 	}
 	if near := spec.Nearest(name, names); near != "" {
-		return command{}, usagef("unknown command %q; did you mean %q?", name, near)
+		return command{}, 0, usagef("unknown command %q; did you mean %q?", name, near)
 	}
-	return command{}, usagef("unknown command %q; see zinit help", name)
+	return command{}, 0, usagef("unknown command %q; see zinit help", name)
 }
 
 // limit is the value of --timeout or its default.

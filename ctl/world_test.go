@@ -179,6 +179,20 @@ func answer(r *ipctest.Request) {
 			list = append(list, ipc.LogLine{Service: "db", Missed: 12})
 		}
 		ipctest.Items(r, list)
+	case "xinet.list", "xinet.status":
+		active := time.Date(2026, 11, 22, 18, 20, 0, 0, time.UTC)
+		ipctest.Items(r, []ipc.ProxyStatus{
+			{
+				Name: "db", Service: "db", Listen: []string{"tcp:127.0.0.1:5432", "unix:/run/db"}, Backend: "unix:/run/postgresql/.s.PGSQL.5432",
+				Mode: "proxy", State: ipc.ProxyActive, ConnectionsActive: 3, ConnectionsTotal: 1204, ConnectionsFailed: 1,
+				BytesToBackend: 5_300_000, BytesFromBackend: 1 << 40, LastActivity: &active,
+			},
+			{Name: "mail", Service: "mail", Listen: []string{"tcp:[::1]:25"}, Mode: "pass", State: ipc.ProxyIdle, Ephemeral: true},
+			{
+				Name: "old-web", Service: "scratch", Listen: []string{"tcp:127.0.0.1:80"}, Backend: "tcp:127.0.0.1:8080",
+				Mode: "proxy", State: ipc.ProxyStarting, ConnectionsTotal: 2, ConnectionsFailed: 2, LastError: "service scratch has failed: ended with exit code 1",
+			},
+		})
 	case "system.info":
 		r.Respond(info())
 	}

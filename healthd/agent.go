@@ -48,6 +48,26 @@ type outcome struct {
 	done   bool
 }
 
+// linked and unlinked tell the agent of its link.
+type (
+	linked   struct{ conn *ipc.Conn }
+	unlinked struct{ conn *ipc.Conn }
+)
+
+// serve hands on what one supervisor says, until it has gone.
+func (a *agent) serve(conn *ipc.Conn) {
+	conn.NoFds = true
+	a.inbox <- linked{conn}
+	for {
+		f, err := conn.Read()
+		if err != nil {
+			break
+		}
+		a.inbox <- f
+	}
+	a.inbox <- unlinked{conn}
+}
+
 func newAgent() *agent {
 	return &agent{
 		inbox: make(chan any, 64), outcomes: make(chan outcome, 64), timer: time.NewTimer(time.Hour),

@@ -10,10 +10,11 @@ import (
 
 // supervisor is the other end of the link of an agent.
 type supervisor struct {
-	t     *testing.T
-	agent *agent
-	conn  *ipc.Conn // ours
-	other *ipc.Conn // the agent's
+	t      *testing.T
+	agent  *agent
+	conn   *ipc.Conn     // ours
+	other  *ipc.Conn     // the agent's
+	served chan struct{} // closed when the agent has left the connection
 }
 
 func newSupervisor(t *testing.T) *supervisor {
@@ -31,8 +32,8 @@ func newSupervisor(t *testing.T) *supervisor {
 // connect replaces the supervisor by another.
 func (s *supervisor) connect() {
 	if s.conn != nil {
-		s.agent.inbox <- unlinked{s.other}
 		s.conn.Close()
+		<-s.served
 		s.other.Close()
 	}
 	conn, fd, err := ipc.Pair()
@@ -43,9 +44,12 @@ func (s *supervisor) connect() {
 		s.t.Fatal(err)
 	}
 	s.conn = conn
-	other := s.other
-	s.agent.inbox <- linked{other}
-	go readLink(other, s.agent.inbox)
+	other, served := s.other, make(chan struct{})
+	s.served = served
+	go func() {
+		s.agent.serve(other)
+		close(served)
+	}()
 }
 
 // tell sends a complete set.

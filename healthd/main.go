@@ -11,12 +11,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -48,7 +46,10 @@ func main() {
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	a := newAgent()
 	gone := make(chan error, 1)
-	go func() { gone <- keepLink(o, a.inbox) }()
+	go func() {
+		hello := ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleHealth, Version: version.Version, Run: o.run}
+		gone <- ipc.FollowSupervisor(o.socket, hello, a.serve)
+	}()
 	go a.run()
 	select {
 	case <-signals:
@@ -84,73 +85,4 @@ func parseFlags(args []string) (options, error) {
 	var err error
 	o.level, err = logx.ParseLevel(*level)
 	return o, err
-}
-
-const (
-	// dialTimeout bounds one attempt to connect while the backlog is full.
-	dialTimeout = 10 * time.Second
-	// pauseMin and pauseMax bound the pause between two attempts.
-	pauseMin = 10 * time.Millisecond
-	pauseMax = time.Second
-)
-
-// linked and unlinked tell the agent of its link.
-type (
-	linked   struct{ conn *ipc.Conn }
-	unlinked struct{ conn *ipc.Conn }
-)
-
-// keepLink connects to the supervisor, and to the next one when that has gone.
-// zinit-pid1 keeps the listener: while there is no supervisor the connection
-// waits in its backlog, and when nobody listens zinit has ended.
-func keepLink(o options, inbox chan<- any) error {
-	for pause := pauseMin; ; pause = min(2*pause, pauseMax) {
-		began := time.Now()
-		conn, err := connect(o)
-		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
-			return err
-		}
-		if err == nil {
-			inbox <- linked{conn}
-			readLink(conn, inbox)
-			inbox <- unlinked{conn}
-			conn.Close()
-		}
-		if time.Since(began) > pauseMax {
-			pause = pauseMin
-		}
-		time.Sleep(pause) // before trying again what sends no event
-	}
-}
-
-// connect opens the link.
-func connect(o options) (*ipc.Conn, error) {
-	conn, err := ipc.Dial(o.socket, dialTimeout)
-	if err != nil {
-		return nil, err
-	}
-	conn.NoFds = true
-	hello := ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleHealth, Version: version.Version, Run: o.run}
-	if err = conn.Send(ipc.KindHello, hello); err == nil {
-		_, err = ipc.ReadHello(conn, ipc.RoleSupervisor)
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
-
-// readLink hands on what the supervisor says, until its end.
-func readLink(conn *ipc.Conn, inbox chan<- any) error {
-	for {
-		f, err := conn.Read()
-		if err != nil {
-			if err == io.EOF {
-				return nil
-			}
-			return err
-		}
-		inbox <- f
-	}
 }

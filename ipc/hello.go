@@ -20,6 +20,7 @@ const (
 	RoleKeeper     = "pid1"
 	RoleSupervisor = "supervisor"
 	RoleHealth     = "healthd"
+	RoleProxy      = "proxyd"
 )
 
 // Hello is the first frame of each side.

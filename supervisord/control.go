@@ -49,7 +49,7 @@ func (s *server) listen() error {
 	if !ok {
 		err := removeStale(s.paths.Socket)
 		if err != nil {
-			return err
+			return fmt.Errorf("cannot make the control socket %s: %w: move it away, or choose another place with --socket", s.paths.Socket, err)
 		}
 		if err = os.MkdirAll(filepath.Dir(s.paths.Socket), 0o755); err != nil {
 			return fmt.Errorf("cannot make the directory of the control socket: %w", err)
@@ -78,31 +78,25 @@ func (s *server) listen() error {
 	return nil
 }
 
-// removeStale removes the socket that a dead supervisor has left: one on which
-// nobody listens. All else there belongs to somebody and stays.
+// removeStale removes a socket that a program which is gone has left: one on
+// which nobody listens. All else there belongs to somebody and stays.
 func removeStale(path string) error {
-	refuse := func(why string) error {
-		return fmt.Errorf("cannot make the control socket %s: %s: move it away, or choose another place with --socket", path, why)
-	}
 	switch file, err := os.Lstat(path); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("cannot make the control socket: %w", err)
+		return err
 	case file.Mode().Type() != fs.ModeSocket:
-		return refuse("there is a file of that name, which is no socket")
+		return errors.New("there is a file of that name, which is no socket")
 	}
 	switch conn, err := ipc.Dial(path, time.Second); {
 	case err == nil:
 		conn.Close()
-		return refuse("another program listens there")
+		return errors.New("another program listens there")
 	case errors.Is(err, unix.ECONNREFUSED):
-		if err := os.Remove(path); err != nil {
-			return fmt.Errorf("cannot replace the stale control socket: %w", err)
-		}
-		return nil
+		return os.Remove(path)
 	default:
-		return refuse(err.Error())
+		return err
 	}
 }
 

@@ -171,9 +171,9 @@ func (s *server) needHelpers() {
 }
 
 // send tells a helper something, if it is there.
-func (h *helper) send(kind ipc.Kind, body any) {
+func (h *helper) send(kind ipc.Kind, body any, fds ...int) {
 	if h.conn != nil {
-		h.conn.Send(kind, body)
+		h.conn.Send(kind, body, fds...)
 	}
 }
 

@@ -104,6 +104,9 @@ func (k *keeper) store(name string, fd int) error {
 	return k.send(ipc.KindStore, ipc.Store{Name: name}, fd)
 }
 
+// drop has pid1 close a descriptor that it keeps.
+func (k *keeper) drop(name string) { k.send(ipc.KindDrop, ipc.Drop{Name: name}) }
+
 // readLoop hands the frames of pid1 to the loop. Without pid1 there is nothing
 // left to supervise: the next start cleans up.
 func (k *keeper) readLoop(inbox chan<- any) {

@@ -54,6 +54,10 @@ func init() { // not a literal above: discover refers to the table
 		"service.stop_all":   {bulk(stopAll), "no_wait? timeout_ms?", "moved*"},
 		"service.delete_all": {bulk(deleteAll), "no_wait? timeout_ms?", "moved*"},
 		"service.wait":       {wait, "names for? timeout_ms?", "service*"},
+		"xinet.list":         {xinetList, "", "proxy*"},
+		"xinet.status":       {xinetStatus, "names", "proxy*"},
+		"xinet.set":          {xinetSet, "name service listen backend? mode? connect_timeout? idle_timeout? single_connection? socket_mode? socket_user? socket_group? ephemeral?", "empty"},
+		"xinet.delete":       {xinetDelete, "name", "empty"},
 		"logs.get":           {logsGet, "names? lines stream? since? grep? previous?", "line*"},
 		"logs.follow":        {logsFollow, "names? lines stream? since? grep? previous?", "line*"},
 	}

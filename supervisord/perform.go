@@ -49,6 +49,10 @@ func (s *server) perform(a core.Action) {
 		s.setProbe(a.Probe)
 	case core.DropProbe:
 		s.health.send(ipc.KindDropProbe, ipc.DropProbe{Service: a.Service})
+	case core.SetGate:
+		s.proxyd.send(ipc.KindGate, gateOrder(a))
+	case core.TellProxies:
+		s.tellProxies()
 	case core.HealthChanged:
 		s.onHealthChanged(a)
 	}
@@ -120,6 +124,9 @@ func (s *server) prepare(a core.Spawn) {
 		action: a, base: s.environment(a.Service), runtimeDir: s.paths.RuntimeDir,
 		cgroups: s.cgroups, cgroup: s.cgroups.reserve(a),
 	}
+	if a.Role == core.RoleMain {
+		b.listeners, b.deaf = s.passed(a.Service.Name)
+	}
 	if b.mayBlock() {
 		go func() { s.inbox <- b.build() }()
 		return
@@ -173,6 +180,10 @@ type builder struct {
 	runtimeDir string
 	cgroups    *cgroups
 	cgroup     string // to be made, "" for none
+	// listeners are handed to the service; deaf says why one of them is not
+	// there.
+	listeners []passedListener
+	deaf      string
 }
 
 // mayBlock says that something has to be read for it.
@@ -229,6 +240,18 @@ func (b builder) build() prepared {
 	}
 	if p.order.Dir, err = spec.ExpandString(sp.Dir, env.get); err != nil {
 		return fail(fmt.Errorf("cannot expand dir: %w", err), true)
+	}
+	if b.deaf != "" {
+		return fail(errors.New(b.deaf), false)
+	}
+	const firstListener = 3 // sd_listen_fds(3)
+	for i, l := range b.listeners {
+		p.order.Fds = append(p.order.Fds, ipc.FdUse{Name: l.stored, Fd: firstListener + i})
+		p.order.ListenNames = append(p.order.ListenNames, l.proxy)
+	}
+	if l := sp.Lifecycle; l.Ready == spec.ReadyFd && l.ReadyFd >= firstListener && l.ReadyFd < firstListener+len(b.listeners) {
+		return fail(fmt.Errorf("ready_fd = %d is one of the listeners that it gets (mode = pass): choose %d or more",
+			l.ReadyFd, firstListener+len(b.listeners)), true)
 	}
 	p.order.Env = env.list
 	p.order.Rlimits = rlimits(sp.Limits)

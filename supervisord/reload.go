@@ -28,6 +28,7 @@ import (
 // plan is a configuration that may take effect, and what that means.
 type plan struct {
 	services map[string]*spec.Service
+	proxies  map[string]*spec.Proxy // of files of their own
 	restart  map[string]bool
 	result   ipc.Reloaded
 }
@@ -35,8 +36,8 @@ type plan struct {
 // compare makes a plan of a new configuration. What is equal to what is in
 // effect keeps its place in memory, by which the core knows that it is. It
 // runs in the loop.
-func (s *server) compare(services map[string]*spec.Service) plan {
-	p := plan{services: services, restart: map[string]bool{}}
+func (s *server) compare(services map[string]*spec.Service, proxies map[string]*spec.Proxy) plan {
+	p := plan{services: services, proxies: proxies, restart: map[string]bool{}}
 	p.result = ipc.Reloaded{Added: []string{}, Removed: []string{}, Changed: []ipc.Change{}, Errors: []ipc.Problem{}}
 	for _, n := range slices.Sorted(maps.Keys(services)) {
 		was, ok := s.services[n]
@@ -70,6 +71,7 @@ func (s *server) compare(services map[string]*spec.Service) plan {
 		delete(stopped, n)
 	}
 	p.result.Along = slices.Sorted(maps.Keys(stopped))
+	s.compareProxies(&p)
 	return p
 }
 
@@ -84,8 +86,9 @@ func needsRestart(field string) bool {
 	return strings.HasPrefix(field, "limits.")
 }
 
-// apply puts a plan into effect. It runs in the loop.
-func (s *server) apply(p plan) {
+// apply puts a plan into effect, with the listeners that were opened for it. It
+// runs in the loop.
+func (s *server) apply(p plan, opened map[spec.Address]int) {
 	for n, sp := range p.services {
 		if s.services[n] != sp {
 			s.store.put(recordSpec, sp)
@@ -95,30 +98,38 @@ func (s *server) apply(p plan) {
 	s.store.put(recordErrors, s.problems)
 	s.services = p.services
 	s.step(core.Load{Services: p.services, Restart: p.restart})
+	s.setProxies(p.proxies, opened)
 	s.moved = true
 }
 
 // configured is what the directory holds, and what was added at run time.
-func (s *server) configured(ctx context.Context) (services map[string]*spec.Service, problems []ipc.Problem, err error) {
+func (s *server) configured(ctx context.Context) (read spec.Plan, problems []ipc.Problem, err error) {
 	read, bad, err := spec.LoadDir(s.opts.configDir)
 	if err != nil {
-		return nil, nil, ipc.Errorf(ipc.ErrInvalid, "%v", err)
+		return read, nil, ipc.Errorf(ipc.ErrInvalid, "%v", err)
 	}
-	for _, p := range append(bad, read.Check()...) {
-		problems = append(problems, problemOf(p))
-	}
-	services = read.Services
 	err = s.in(ctx, func() {
 		if len(s.keeper.hello.Main) > 0 { // whatever a file says
-			services[mainService] = s.services[mainService]
+			read.Services[mainService] = s.services[mainService]
 		}
 		for n, sp := range s.services {
-			if services[n] == nil && sp.File == "" {
-				services[n] = sp
+			if read.Services[n] == nil && sp.File == "" {
+				read.Services[n] = sp
+				if sp.Xinet != nil {
+					read.Proxies[n] = sp.Xinet
+				}
+			}
+		}
+		for n, p := range s.ownProxies {
+			if read.Proxies[n] == nil && p.File == "" {
+				read.Proxies[n] = p
 			}
 		}
 	})
-	return services, problems, err
+	for _, p := range append(bad, read.Check()...) {
+		problems = append(problems, problemOf(p))
+	}
+	return read, problems, err
 }
 
 func problemOf(p spec.Problem) ipc.Problem {
@@ -129,7 +140,7 @@ func problemOf(p spec.Problem) ipc.Problem {
 func (s *server) reload(ctx context.Context, dryRun bool) (ipc.Reloaded, error) {
 	s.loading.Lock()
 	defer s.loading.Unlock()
-	services, problems, err := s.configured(ctx)
+	read, problems, err := s.configured(ctx)
 	if err != nil {
 		return ipc.Reloaded{}, err
 	}
@@ -138,6 +149,12 @@ func (s *server) reload(ctx context.Context, dryRun bool) (ipc.Reloaded, error) 
 		e.Problems = problems
 		return ipc.Reloaded{}, e
 	}
+	var opened map[spec.Address]int
+	if !dryRun {
+		if opened, err = s.openListeners(ctx, read.Proxies); err != nil {
+			return ipc.Reloaded{}, ipc.Errorf(ipc.ErrFailed, "%v: nothing was changed", err)
+		}
+	}
 	var p plan
 	var refused error
 	err = s.in(ctx, func() {
@@ -145,12 +162,13 @@ func (s *server) reload(ctx context.Context, dryRun bool) (ipc.Reloaded, error) 
 			refused = ipc.Errorf(ipc.ErrShuttingDown, "zinit is shutting down")
 			return
 		}
-		p = s.compare(services)
+		p = s.compare(read.Services, ownProxies(read))
 		if !dryRun {
 			s.problems = nil
-			s.apply(p)
+			s.apply(p, opened)
 		}
 	})
+	closeListeners(opened)
 	return p.result, errors.Join(refused, err)
 }
 
@@ -165,9 +183,9 @@ func (s *server) refusal(sp *spec.Service) *ipc.Error {
 	}
 	services := maps.Clone(s.services)
 	delete(services, sp.Name)
-	without := spec.Plan{Services: services}.Check()
+	without := spec.Plan{Services: services, Proxies: allProxies(services, s.ownProxies)}.Check()
 	services[sp.Name] = sp
-	with := spec.Plan{Services: services}.Check()
+	with := spec.Plan{Services: services, Proxies: allProxies(services, s.ownProxies)}.Check()
 	return invalid(slices.DeleteFunc(with, func(p spec.Problem) bool { return slices.Contains(without, p) }))
 }
 
@@ -185,7 +203,7 @@ func invalid(problems []spec.Problem) *ipc.Error {
 
 // change takes over a service that nothing speaks against, and has a waiter see
 // what comes of it.
-func (s *server) change(ctx context.Context, sp *spec.Service, w *waiter, before map[string]core.State) (ipc.Reloaded, error) {
+func (s *server) change(ctx context.Context, sp *spec.Service, opened map[spec.Address]int, w *waiter, before map[string]core.State) (ipc.Reloaded, error) {
 	var p plan
 	var refused *ipc.Error
 	err := s.in(ctx, func() {
@@ -194,12 +212,12 @@ func (s *server) change(ctx context.Context, sp *spec.Service, w *waiter, before
 		}
 		services := maps.Clone(s.services)
 		services[sp.Name] = sp
-		p = s.compare(services)
+		p = s.compare(services, maps.Clone(s.ownProxies))
 		s.problems = slices.DeleteFunc(s.problems, func(bad spec.Problem) bool { return bad.Service == sp.Name })
 		v, _ := s.core.View(s.now(), sp.Name)
 		before[sp.Name] = v.State
 		s.waiters[w] = true
-		s.apply(p)
+		s.apply(p, opened)
 	})
 	return p.result, cmpError(refused, err)
 }
@@ -298,17 +316,22 @@ func named(config string, sp *spec.Service) (string, error) {
 func (s *server) put(ctx context.Context, sp *spec.Service, p ipc.ConfigParams) ([]ipc.Moved, error) {
 	w := newWaiter(started, sp.Name)
 	before := map[string]core.State{}
+	var refused *ipc.Error
+	if err := s.in(ctx, func() { refused = s.refusal(sp) }); err != nil || refused != nil {
+		return nil, cmpError(refused, err)
+	}
+	opened, err := s.openListeners(ctx, allProxies(map[string]*spec.Service{sp.Name: sp}, nil))
+	if err != nil {
+		return nil, ipc.Errorf(ipc.ErrFailed, "%v: nothing was changed", err)
+	}
+	defer closeListeners(opened)
 	if p.Persist {
-		var refused *ipc.Error
-		if err := s.in(ctx, func() { refused = s.refusal(sp) }); err != nil || refused != nil {
-			return nil, cmpError(refused, err)
-		}
 		if err := atomicfile.Write(sp.File, []byte(p.Config), 0o644); err != nil {
 			return nil, ipc.Errorf(ipc.ErrFailed, "%v", err)
 		}
 	}
 	// The file is there: what it says takes effect even if the client has gone.
-	result, err := s.change(context.WithoutCancel(ctx), sp, w, before)
+	result, err := s.change(context.WithoutCancel(ctx), sp, opened, w, before)
 	if err != nil {
 		return nil, err
 	}
@@ -361,7 +384,7 @@ func (s *server) remove(ctx context.Context, names []string, p ipc.NamesParams) 
 		}
 		s.waiters[w] = true
 		s.concerns(w, "") // while they are still known
-		s.apply(s.compare(services))
+		s.apply(s.compare(services, maps.Clone(s.ownProxies)), nil)
 	})
 	if err != nil {
 		return nil, err

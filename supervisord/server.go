@@ -45,6 +45,17 @@ type server struct {
 	timer     *time.Timer
 
 	services map[string]*spec.Service
+	// ownProxies are those of files of their own, proxies all; listeners are
+	// their open sockets. counted want the counters that come into counting.
+	// passing those with mode = pass by service.
+	ownProxies map[string]*spec.Proxy
+	passing    map[string][]*spec.Proxy
+	proxies    map[string]*spec.Proxy
+	listeners  map[spec.Address]int
+	deaf       map[spec.Address]string // why an address has no listener
+	counting   map[string]ipc.ProxyStats
+	counted    []chan<- map[string]ipc.ProxyStats
+
 	problems []spec.Problem
 	started  time.Time
 	// loading is held by whoever reads the configuration to replace it, so
@@ -72,6 +83,7 @@ type server struct {
 
 	helpers map[core.Helper]*helper
 	health  *helper
+	proxyd  *helper
 	// helperRuns are the runs of helpers that pid1 has not forgotten.
 	helperRuns map[ipc.RunID]bool
 	resultAck  uint64          // of zinit-healthd, to be said when it is saved
@@ -94,9 +106,11 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour),
 		history: &history{}, waiters: map[*waiter]bool{}, pipes: map[logEnd]string{},
 		ended: &logEnds{more: make(chan struct{}, 1)}, helperRuns: map[ipc.RunID]bool{}, unmet: map[string]bool{},
+		ownProxies: map[string]*spec.Proxy{}, listeners: map[spec.Address]int{}, deaf: map[spec.Address]string{},
 	}
 	s.health = &helper{name: core.HelperHealth, role: ipc.RoleHealth, onFrame: s.onHealthFrame}
-	s.helpers = map[core.Helper]*helper{s.health.name: s.health}
+	s.proxyd = &helper{name: core.HelperProxy, role: ipc.RoleProxy, onFrame: s.onProxyFrame}
+	s.helpers = map[core.Helper]*helper{s.health.name: s.health, s.proxyd.name: s.proxyd}
 	if err := s.settleIn(); err != nil {
 		return nil, err
 	}
@@ -122,6 +136,9 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	if err := s.recoverOrBoot(); err != nil {
 		return nil, err
 	}
+	s.proxies = allProxies(s.services, s.ownProxies)
+	s.takeListeners()
+	s.setProxies(s.ownProxies, nil)
 	s.incidents = &incidents{
 		path: p.RuntimeDir + "/incidents", history: s.history, capture: s.logs, log: log,
 		life: fmt.Sprintf("%s/%d/%d", bootID(), k.hello.Pid, k.hello.StartTime),
@@ -153,12 +170,7 @@ func (s *server) loadConfig() error {
 	for _, p := range s.problems {
 		s.log.Error("configuration: "+p.Message, "file", p.File, "line", p.Line, "column", p.Column)
 	}
-	for name, p := range plan.Proxies {
-		if sp := plan.Services[name]; sp == nil || sp.Xinet == nil { // a file of its own
-			s.warnOfProxy(p)
-		}
-	}
-	s.services = plan.Services
+	s.services, s.ownProxies = plan.Services, ownProxies(plan)
 	if s.services == nil {
 		s.services = map[string]*spec.Service{}
 	}
@@ -200,9 +212,6 @@ func (s *server) configure(sp *spec.Service) {
 	}
 	s.logs.Configure(sp.Name, l.BufferLines)
 	s.warnOfLimits(sp)
-	if sp.Xinet != nil {
-		s.warnOfProxy(sp.Xinet)
-	}
 }
 
 // openCgroups makes or finds the cgroups of services.
@@ -225,13 +234,6 @@ func (s *server) warnOfLimits(sp *spec.Service) {
 			s.unmet[key] = true
 			s.log.Warn("a limit is not applied, to this service and any other", "limit", key, "service", sp.Name, "reason", why)
 		}
-	}
-}
-
-// warnOfProxy says that nobody listens for a proxy where its program is missing.
-func (s *server) warnOfProxy(p *spec.Proxy) {
-	if _, err := findHelper("zinit-proxyd"); err != nil {
-		s.log.Warn("nobody listens for a proxy", "proxy", p.Name, "error", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,7 +47,7 @@ type store struct {
 // stateFormat is the version of the journal. It is written first, and a
 // release reads its own and the one before.
 //
-// 2 added recordReplaced, recordBatch and recordWhole.
+// 2 added recordReplaced, recordBatch, recordWhole and recordProxies.
 const stateFormat = 2
 
 // readFormats are those that this release reads.
@@ -64,6 +65,7 @@ const (
 	recordReplaced uint8 = 8  // []ipc.Replaced
 	recordBatch    uint8 = 9  // records, whole or not at all
 	recordWhole    uint8 = 10 // true: up to here it was written afresh
+	recordProxies  uint8 = 11 // []*spec.Proxy, those that are in no service file
 )
 
 // header says whose state it is.
@@ -88,6 +90,7 @@ type saved struct {
 	Records  map[string]core.Record
 	Services map[string]*spec.Service
 	Problems []spec.Problem
+	Proxies  []*spec.Proxy
 	// Events are changes, still encoded: most of them are never looked at.
 	Events   []msgpack.RawMessage
 	Replaced []ipc.Replaced
@@ -194,6 +197,9 @@ func (s *saved) read(kind uint8, body []byte) error {
 	case recordErrors:
 		s.Problems = nil
 		return msgpack.Unmarshal(body, &s.Problems)
+	case recordProxies:
+		s.Proxies = nil
+		return msgpack.Unmarshal(body, &s.Proxies)
 	case recordEvent:
 		s.Events = append(s.Events, body)
 		return nil
@@ -362,6 +368,7 @@ func (s *server) saveAll(news []msgpack.RawMessage) error {
 	}
 	s.store.put(recordErrors, s.problems)
 	s.store.put(recordReplaced, s.replaced)
+	s.store.put(recordProxies, slices.Collect(maps.Values(s.ownProxies)))
 	s.store.putChanges(s.core.All())
 	for _, e := range s.history.kept() {
 		s.store.put(recordEvent, e)

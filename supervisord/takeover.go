@@ -44,6 +44,9 @@ func (s *server) recoverOrBoot() error {
 	var missed []core.Event
 	if saved {
 		s.services, s.problems, s.replaced = old.Services, old.Problems, old.Replaced
+		for _, x := range old.Proxies {
+			s.ownProxies[x.Name] = x
+		}
 		global, records = old.Global, old.records()
 		if err := s.history.restore(old.Events); err != nil {
 			s.log.Error("cannot read the saved events: they begin again", "error", err)

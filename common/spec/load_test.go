@@ -228,3 +228,27 @@ func TestCheckAndWarnings(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func TestSharedListeners(t *testing.T) {
+	at := func(addresses ...string) (list []Address) {
+		for _, a := range addresses {
+			list = append(list, Address{Network: "tcp", Address: a})
+		}
+		return list
+	}
+	plan := Plan{Proxies: map[string]*Proxy{
+		"a": {Name: "a", File: "a.toml", Listen: at(":80", ":81")},
+		"b": {Name: "b", File: "b.toml", Listen: at(":82", ":81", ":82")},
+	}}
+	var got []string
+	for _, p := range plan.Check() {
+		got = append(got, p.File+": "+p.Message)
+	}
+	want := []string{
+		"b.toml: xinet.listen: tcp::81 is also where the proxy a listens",
+		"b.toml: xinet.listen: tcp::82 is there twice",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}

@@ -46,8 +46,8 @@ func duplicate(file, name, kind, first string) []Problem {
 	}}
 }
 
-// Check finds what is wrong only between files: cycles, and log files that two
-// services would write.
+// Check finds what is wrong only between files: cycles, log files that two
+// services would write, and addresses where two proxies would listen.
 func (p Plan) Check() []Problem {
 	var problems []Problem
 	for _, cycle := range Cycles(p.Services) {
@@ -57,7 +57,25 @@ func (p Plan) Check() []Problem {
 			Message: "dependency cycle: " + strings.Join(append(cycle, cycle[0]), " -> "),
 		})
 	}
-	return append(problems, p.sharedLogFiles()...)
+	problems = append(problems, p.sharedLogFiles()...)
+	return append(problems, p.sharedListeners()...)
+}
+
+func (p Plan) sharedListeners() (problems []Problem) {
+	owners := map[Address]string{}
+	for _, name := range slices.Sorted(maps.Keys(p.Proxies)) {
+		x := p.Proxies[name]
+		for _, a := range x.Listen {
+			if first, taken := owners[a]; taken && first == name {
+				problems = append(problems, Problem{File: x.File, Service: name, Message: fmt.Sprintf("xinet.listen: %s is there twice", a)})
+			} else if taken {
+				problems = append(problems, Problem{File: x.File, Service: name, Message: fmt.Sprintf("xinet.listen: %s is also where the proxy %s listens", a, first)})
+			} else {
+				owners[a] = name
+			}
+		}
+	}
+	return problems
 }
 
 func (p Plan) sharedLogFiles() (problems []Problem) {

@@ -61,15 +61,30 @@ func (c *Core) apply(ev Event) {
 			c.onNotify(s, r, ev)
 		}
 	case HelperUp:
-		c.onHelperUp()
+		switch ev.Helper {
+		case HelperHealth:
+			c.tellProbes()
+		case HelperProxy:
+			c.do(TellProxies{})
+		}
 	case HelperDown:
-		c.healthUp, c.healthWhy = false, ev.Why
+		if ev.Helper == HelperHealth {
+			c.healthUp, c.healthWhy = false, ev.Why
+		}
 	case ProbeResult:
 		if s, r := c.lookup(ev.Run); s != nil && r.Role == RoleMain && !r.Exited {
 			c.onProbe(s, ev)
 		}
 	case Load:
 		c.load(ev)
+	case SetProxies:
+		c.setProxies(ev.Proxies)
+	case Demand:
+		c.onDemand(ev)
+	case Idle:
+		c.onIdle(ev)
+	case GateAck:
+		c.onGateAck(ev)
 	case Stop:
 		c.stopAll(ev)
 	case Requested:

@@ -73,6 +73,12 @@ type Core struct {
 	watched   int
 	healthUp  bool
 	healthWhy string
+	// proxies by name, and by service; gates names the services whose proxies
+	// are to be looked at; gateSeq is that of the last order.
+	proxies   map[string]*proxy
+	proxiesOf map[string][]*proxy
+	gates     map[string]bool
+	gateSeq   uint64
 
 	now     Time
 	actions []Action
@@ -94,6 +100,10 @@ func (c *Core) finish() []Action {
 	for {
 		c.expire()
 		c.settle()
+		c.settleGates()
+		if len(c.touched) > 0 {
+			continue
+		}
 		if t, ok := c.NextWake(); !ok || t > c.now {
 			break
 		}
@@ -128,6 +138,8 @@ func unlinked(services map[string]*spec.Service, o Options) *Core {
 		runs:     map[RunID]*service{},
 		strays:   map[RunID]bool{},
 		removing: map[string]bool{},
+		proxies:  map[string]*proxy{},
+		gates:    map[string]bool{},
 		dirty:    map[string]bool{},
 
 		dirtyGlobal: true,

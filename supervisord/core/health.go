@@ -12,8 +12,11 @@ import (
 // Helper is a program that serves the supervisor.
 type Helper string
 
-// HelperHealth runs the probes.
-const HelperHealth Helper = "zinit-healthd"
+// The helpers: one runs the probes, one holds the connections of proxies.
+const (
+	HelperHealth Helper = "zinit-healthd"
+	HelperProxy  Helper = "zinit-proxyd"
+)
 
 // startingInterval is the longest pause between two probes of a service that is
 // starting.
@@ -106,9 +109,15 @@ type Health struct {
 }
 
 // Needs says whether there is something for a helper to do: as long as a
-// service with a health check is wanted or there.
+// service with a health check is wanted or there, or as there are proxies.
 func (c *Core) Needs(h Helper) bool {
-	return h == HelperHealth && c.watched > 0 && c.shutdown == nil
+	switch h {
+	case HelperHealth:
+		return c.watched > 0 && c.shutdown == nil
+	case HelperProxy:
+		return len(c.proxies) > 0 && (c.shutdown == nil || !c.shutdown.Halted)
+	}
+	return false
 }
 
 // watch keeps right what zinit-healthd has to do. It is called whenever the
@@ -160,7 +169,8 @@ func (s *service) probeNow() Probe {
 	return Probe{}
 }
 
-func (c *Core) onHelperUp() {
+// tellProbes tells a zinit-healthd that has come all that it is to do.
+func (c *Core) tellProbes() {
 	c.healthUp = true
 	var all SetProbes
 	for _, n := range c.Names() {

@@ -37,6 +37,8 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 //	                             NAME KEY=VALUE…          added, or changed in place
 //	                             restart NAME KEY=VALUE…  changed, needs another process
 //	                             remove NAME
+//	proxies NAME service=NAME [pass]; …  all proxies
+//	demand NAME | idle NAME | ack NAME [busy]  what zinit-proxyd says
 //	advance DURATION             time passes
 //	shutdown ACTION DURATION [CODE] | hurry
 //	crash                        the supervisor is killed while idle
@@ -52,6 +54,7 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 type scenario struct {
 	t        *testing.T
 	services map[string]*spec.Service // what is configured
+	proxies  map[string]*spec.Proxy
 	opts     Options
 	core     *Core
 	keeper   *keeper
@@ -239,6 +242,31 @@ func (sc *scenario) run(f []string) {
 		}
 	case "probe":
 		sc.step(sc.probe(rest))
+	case "proxies":
+		sc.proxies = map[string]*spec.Proxy{}
+		for _, text := range strings.Split(strings.Join(rest, " "), ";") {
+			p := &spec.Proxy{Mode: spec.ProxyForward}
+			for i, f := range strings.Fields(text) {
+				switch key, v, _ := strings.Cut(f, "="); {
+				case i == 0:
+					p.Name = f
+				case key == "service":
+					p.Service = v
+				case key == "pass":
+					p.Mode = spec.ProxyPass
+				default:
+					sc.t.Fatalf("proxies: unknown %q", f)
+				}
+			}
+			sc.proxies[p.Name] = p
+		}
+		sc.step(SetProxies{sc.proxies})
+	case "demand":
+		sc.step(Demand{rest[0], sc.keeper.gates[rest[0]].Seq})
+	case "idle":
+		sc.step(Idle{rest[0], sc.keeper.gates[rest[0]].Seq})
+	case "ack":
+		sc.step(GateAck{rest[0], sc.keeper.gates[rest[0]].Seq, len(rest) > 1})
 	case "load":
 		sc.step(sc.load(strings.Join(rest, " ")))
 	case "advance":
@@ -367,6 +395,9 @@ func (sc *scenario) recover() {
 	sc.core, actions, _ = Recover(sc.now, maps.Clone(sc.disk.specs), sc.opts, g, records, sc.keeper.facts())
 	sc.disk.save(sc.core.Changes())
 	sc.perform(actions)
+	if sc.proxies != nil {
+		sc.step(SetProxies{sc.proxies})
+	}
 }
 
 // lose has a supervisor start that finds no saved state, and reads what is

@@ -225,6 +225,9 @@ func (c *Core) become(s *service, to State) {
 	if !s.Cleaning {
 		c.setDeadline(s, 0)
 	}
+	for _, p := range c.proxiesOf[s.Name] {
+		p.missed = p.missed || to == StateInactive || to == StateExited || to == StateFailed
+	}
 	c.count(s)
 	c.watch(s)
 	c.do(Changed{Service: s.Name, From: from, To: to, Pid: s.pid(), Reason: s.Reason, Run: s.LastRun})

@@ -34,6 +34,7 @@ func (c *Core) save(s *service) { c.dirty[s.Name] = true }
 func (c *Core) touch(s *service) {
 	c.save(s)
 	c.touched[s.Name] = true
+	c.touchGates(s)
 	c.touchNames(c.requiredBy[s.Name], c.afterBy[s.Name], c.conflicts[s.Name])
 	// What this one requires may be waiting for it to be down.
 	c.touchNames(s.spec.Requires)
@@ -165,6 +166,7 @@ func (c *Core) count(s *service) {
 		for _, n := range s.spec.Requires {
 			if d := c.services[n]; d != nil {
 				d.users += by
+				c.touchGates(d)
 				if d.counted != d.engaged() {
 					todo = append(todo, d)
 				}

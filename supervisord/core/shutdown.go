@@ -32,6 +32,9 @@ func (c *Core) stopAll(ev Stop) {
 		// Also those that are down, so that the order is that of the whole graph.
 		c.halt(s, HaltShutdown, "")
 	}
+	for n := range c.proxiesOf {
+		c.gates[n] = true
+	}
 }
 
 // expireShutdown kills all that is left when the time for it is over.

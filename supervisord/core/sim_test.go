@@ -17,6 +17,7 @@ import (
 // forget it. What the processes do, the tests decide.
 type keeper struct {
 	runs    map[RunID]*process
+	gates   map[string]SetGate // the last order for each proxy
 	nextPid int
 	halt    *Halt
 }
@@ -32,7 +33,9 @@ type process struct {
 	order   Spawn
 }
 
-func newKeeper() *keeper { return &keeper{runs: map[RunID]*process{}, nextPid: 100} }
+func newKeeper() *keeper {
+	return &keeper{runs: map[RunID]*process{}, gates: map[string]SetGate{}, nextPid: 100}
+}
 
 // perform does what the core has ordered and returns what was wrong with it.
 func (k *keeper) perform(a Action) error {
@@ -62,6 +65,8 @@ func (k *keeper) perform(a Action) error {
 			return fmt.Errorf("halt was said twice")
 		}
 		k.halt = &a
+	case SetGate:
+		k.gates[a.Proxy] = a
 	case Changed, HealthChanged, SetProbes, SetProbe, DropProbe:
 	}
 	return nil
@@ -208,6 +213,12 @@ func (k *keeper) trace(a Action) string {
 		s := fmt.Sprintf("%s: %v -> %v", a.Service, a.From, a.To)
 		if a.Reason != nil {
 			s += fmt.Sprintf(" (%s: %s)", a.Reason.Kind, a.Reason.Message)
+		}
+		return s
+	case SetGate:
+		s := fmt.Sprintf("gate %s %v", a.Proxy, a.State)
+		if a.Refuse != "" {
+			s += ", refused: " + a.Refuse
 		}
 		return s
 	case Halt:
