@@ -315,6 +315,10 @@ func (k *keeper) linkEnded(err error) {
 	k.supervisorGone()
 }
 
+// exitedWell is the end of a supervisor that was not killed and found nothing
+// wrong.
+const exitedWell = "exit code 0"
+
 // supervisorEnded notes that the supervisor has been reaped, and that with it
 // goes whatever it has forked itself.
 func (k *keeper) supervisorEnded(end childEnd) {
@@ -325,13 +329,8 @@ func (k *keeper) supervisorEnded(end childEnd) {
 	if end.signal != 0 {
 		s.LastEnd = "killed by " + signalName(end.signal)
 	}
-	switch {
-	case s.Hung != "":
+	if s.Hung != "" {
 		s.LastEnd = s.Hung + ", " + s.LastEnd
-	case end.code != 0 || end.signal != 0:
-		s.Leaves = ""
-	case s.Leaves != "":
-		s.LastEnd = s.Leaves
 	}
 	k.supervisorGone()
 }
@@ -352,6 +351,12 @@ func (k *keeper) supervisorGone() {
 		return
 	}
 	s.graceEnds = 0
+	// It may have been reaped before its last words were read.
+	if s.LastEnd != exitedWell {
+		s.Leaves = ""
+	} else if s.Leaves != "" {
+		s.LastEnd = s.Leaves
+	}
 	k.restartLater()
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -57,41 +58,46 @@ func startTime(pid int) uint64 {
 	return st.start
 }
 
-// orphan is a service process whose pid1 was killed.
+// orphan is a service process whose pid1 was killed, and how it is stopped.
 type orphan struct {
 	service string
 	pid     int
+	signal  int
+	grace   time.Duration
+	killed  bool
 }
 
-// endProcesses ends processes and their sessions: SIGTERM, and SIGKILL when
-// the time is over. It returns when they are gone, or the kernel cannot end
-// them.
-func endProcesses(left []orphan, grace time.Duration, log *slog.Logger) {
+// afterKill is how long a process may take to vanish after SIGKILL before it
+// counts as one that the kernel cannot end.
+const afterKill = 5 * time.Second
+
+// endProcesses ends processes and their groups: by their stop signals, and by
+// SIGKILL when the time of each is over. It returns when they are gone, or the
+// kernel cannot end them.
+func endProcesses(left []orphan, log *slog.Logger) {
+	start := time.Now()
 	for _, o := range left {
-		unix.Kill(-o.pid, unix.SIGTERM)
+		unix.Kill(-o.pid, unix.Signal(o.signal))
 		unix.Kill(-o.pid, unix.SIGCONT)
 	}
-	deadline := time.Now().Add(grace)
-	killed := false
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		alive := 0
-		for _, o := range left {
-			if unix.Kill(-o.pid, 0) == nil {
-				alive++
+		took := time.Since(start)
+		left = slices.DeleteFunc(left, func(o orphan) bool { return unix.Kill(-o.pid, 0) != nil })
+		for i := range left {
+			o := &left[i]
+			switch {
+			case o.killed && took > o.grace+afterKill:
+				log.Error("cannot end a process of the zinit before", "service", o.service, "pid", o.pid)
+				o.pid = 0
+			case !o.killed && took > o.grace:
+				log.Warn("killed after its stop timeout", "service", o.service, "pid", o.pid)
+				unix.Kill(-o.pid, unix.SIGKILL)
+				o.killed = true
 			}
 		}
-		switch {
-		case alive == 0:
+		left = slices.DeleteFunc(left, func(o orphan) bool { return o.pid == 0 })
+		if len(left) == 0 {
 			return
-		case time.Now().Before(deadline):
-		case killed:
-			log.Error("cannot end processes of the zinit before", "count", alive)
-			return
-		default:
-			for _, o := range left {
-				unix.Kill(-o.pid, unix.SIGKILL)
-			}
-			killed, deadline = true, time.Now().Add(grace)
 		}
 		time.Sleep(pause) // no child of ours: there is nothing to wait on
 	}
