@@ -270,7 +270,7 @@ func storySignal(ts *testscript.TestScript, name string) syscall.Signal {
 func (s *stage) supervisor(ts *testscript.TestScript) (int, error) {
 	pid1 := s.last(ts).cmd.Process.Pid
 	for _, p := range allProcesses() {
-		if p.parent == pid1 && p.name == "zinit-server" && p.state != 'Z' {
+		if p.parent == pid1 && strings.HasPrefix(p.name, "zinit-server") && p.state != 'Z' {
 			return p.pid, nil
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ipc"
 	"github.com/threefoldtech/zinit/supervisord/core"
@@ -131,6 +132,7 @@ func (s *server) onFrame(f ipc.Frame) error {
 		if err := f.Decode(&m); err != nil {
 			return err
 		}
+		failpoint.Hit("spawned")
 		s.onSpawned(m, &f)
 	case ipc.KindSpawnFailed:
 		var m ipc.SpawnFailed
@@ -177,6 +179,7 @@ func (s *server) onFrame(f ipc.Frame) error {
 			return err
 		}
 		s.onSignal(m.Seq, unix.Signal(m.Signal))
+		failpoint.Hit("requested")
 	}
 	return nil
 }

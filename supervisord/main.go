@@ -6,7 +6,9 @@
 // main.go wires it up, server.go is the loop, perform.go does what the core
 // decides, keeper.go is the link to pid1, methods.go is the table of what clients
 // can ask for, control.go, view.go, wish.go and reload.go serve them, notify.go
-// hears readiness, store.go keeps what a crash must not lose. events.go and
+// hears readiness, store.go keeps what a crash must not lose, takeover.go goes on
+// from there, runtime.go puts back files that were removed, upgrade.go leaves to
+// another version, pipes.go holds the ends of what services print. events.go and
 // incidents.go keep what has happened; get.go, stats.go and debug.go look into
 // services; proc.go and ports.go read /proc; attach.go copies output to stdout.
 // The decisions are in package core, the output of services in logs.

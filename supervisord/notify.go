@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/sdnotify"
 	"github.com/threefoldtech/zinit/ipc"
 	"github.com/threefoldtech/zinit/supervisord/core"
@@ -289,11 +290,14 @@ func (s *server) listenTo(sock *notifySocket) {
 			for _, ev := range say.events() {
 				s.step(ev)
 			}
+			failpoint.Hit("peeked")
 			s.save()
+			failpoint.Hit("heard")
 		} else if ok {
 			s.log.Warn("a process that is no part of the service spoke for it: not heard", "run", sock.run, "pid", say.pid, "uid", say.uid)
 		}
 		sock.take()
+		failpoint.Hit("consumed")
 	}
 	if sock.ended {
 		// Armed again, it would be reported for ever.

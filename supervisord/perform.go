@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/spec"
 	"github.com/threefoldtech/zinit/ipc"
 	"github.com/threefoldtech/zinit/supervisord/core"
@@ -36,6 +37,7 @@ func (s *server) perform(a core.Action) {
 	case core.Forget:
 		s.dropRunFds(a.Run)
 		s.keeper.send(ipc.KindForget, ipc.Forget{Run: ipc.RunID(a.Run)})
+		failpoint.Hit("forgotten", func() { s.keeper.conn.Flush() })
 		s.cgroups.forget(a.Run)
 	case core.SetMain:
 		s.keeper.send(ipc.KindMain, ipc.Main{Run: ipc.RunID(a.Run), Pid: a.Pid})

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/threefoldtech/zinit/common/atomicfile"
+	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/spec"
 	"github.com/threefoldtech/zinit/ipc"
 	"github.com/threefoldtech/zinit/supervisord/core"
@@ -97,6 +98,7 @@ func (s *server) apply(p plan, opened map[spec.Address]int) {
 	}
 	s.store.put(recordErrors, s.problems)
 	s.services = p.services
+	failpoint.Hit("loading")
 	s.step(core.Load{Services: p.services, Restart: p.restart})
 	s.setProxies(p.proxies, opened)
 	s.moved = true

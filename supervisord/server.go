@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/paths"
 	"github.com/threefoldtech/zinit/common/spec"
 	"github.com/threefoldtech/zinit/ipc"
@@ -124,6 +125,8 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 		return nil, err
 	}
 	s.store = newStore(p.RuntimeDir + "/state")
+	old, damage := loadState(s.store.path)
+	s.endOrphans(old) // before their cgroups are taken for leftovers
 	if s.cgroups, s.noCgroups = s.openCgroups(); s.noCgroups != nil {
 		log.Debug("there are no cgroups for services", "reason", s.noCgroups)
 	}
@@ -133,7 +136,7 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 		}
 	}()
 	s.adoptHelpers()
-	if err := s.recoverOrBoot(); err != nil {
+	if err := s.recoverOrBoot(old, damage); err != nil {
 		return nil, err
 	}
 	s.proxies = allProxies(s.services, s.ownProxies)
@@ -254,6 +257,9 @@ func (s *server) run() error {
 			return err
 		}
 		s.step(core.Tick{})
+		if len(s.pending) > 0 {
+			failpoint.Hit("stepped")
+		}
 		s.save()
 		s.act()
 	}
@@ -383,6 +389,12 @@ func (s *server) onSignal(seq uint64, sig unix.Signal) {
 // act performs what the steps asked for, after it was saved: each of these
 // queues a message or an event and returns.
 func (s *server) act() {
+	if len(s.pending) > 0 {
+		failpoint.Hit("saved")
+	}
+	if len(s.acks) > 0 {
+		failpoint.Hit("unacknowledged")
+	}
 	for _, seq := range s.acks {
 		s.keeper.send(ipc.KindAck, ipc.Ack{Seq: seq})
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/spec"
 	"github.com/threefoldtech/zinit/ipc"
 	"github.com/threefoldtech/zinit/supervisord/core"
@@ -267,6 +268,7 @@ func (s *store) append() error {
 	}
 	batch := s.buf.Bytes()
 	seal(batch)
+	failpoint.Hit("torn", func() { s.file.Write(batch[:len(batch)/2]) })
 	n, err := s.file.Write(batch)
 	s.size += int64(n)
 	s.clear()
@@ -328,6 +330,7 @@ func (s *store) rewrite() (err error) {
 	f, err := os.OpenFile(s.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err == nil {
 		if _, err = f.Write(all); err == nil {
+			failpoint.Hit("written")
 			err = os.Rename(s.path+".new", s.path)
 		}
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/spec"
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ipc"
@@ -24,8 +25,7 @@ const maxReplaced = 20
 // supervisor before would have. Without one it reads the service directory,
 // gives what pid1 knows to run back to its services, and begins what does not
 // run: where nothing runs yet, that is a boot.
-func (s *server) recoverOrBoot() error {
-	old, err := loadState(s.store.path)
+func (s *server) recoverOrBoot(old *saved, err error) error {
 	mine := header{Format: stateFormat, Boot: bootID(), Keeper: s.keeper.hello.Pid, Started: s.keeper.hello.StartTime}
 	o := core.Options{
 		CriticalExits:   s.keeper.hello.Mode == ipc.ModeContainer,
@@ -53,9 +53,6 @@ func (s *server) recoverOrBoot() error {
 		}
 	} else {
 		s.sayLost(old, err)
-		if old != nil && old.Header.Boot == mine.Boot && len(s.keeper.runs) == 0 {
-			s.endOrphans(old)
-		}
 		if err := s.loadConfig(); err != nil {
 			return err
 		}
@@ -77,7 +74,11 @@ func (s *server) recoverOrBoot() error {
 			delete(s.services, r.Name) // the core still ends it
 		}
 	}
+	if s.keeper.hello.Restarts > 0 {
+		failpoint.Hit("recovered")
+	}
 	s.saveAll(s.newEvents())
+	failpoint.Hit("taken-over")
 	consume()
 	return nil
 }
@@ -240,19 +241,32 @@ func (s *server) endOf(m ipc.Exited) core.End {
 	}
 }
 
-// endOrphans ends the services of a zinit whose pid1 was killed, so that there
-// never are two copies. They are told by pid, start time and boot id.
+// endOrphans ends the services of a zinit whose pid1 was killed, each in its own
+// way and time, so that there never are two copies. They are told by pid, start
+// time and boot id.
 func (s *server) endOrphans(old *saved) {
+	h := s.keeper.hello
+	if old == nil || old.Header.Boot != bootID() || old.Header.Keeper == h.Pid && old.Header.Started == h.StartTime {
+		return
+	}
 	var left []orphan
+	var names []string
 	for _, r := range old.Records {
+		sp := old.Services[r.Name]
+		if sp == nil {
+			sp = spec.Default(r.Name)
+		}
 		for _, run := range r.Runs {
 			if run.Pid != 0 && startTime(run.Pid) == run.StartTime {
-				left = append(left, orphan{r.Name, run.Pid})
+				left = append(left, orphan{service: r.Name, pid: run.Pid, signal: sp.Lifecycle.StopSignal, grace: sp.Lifecycle.StopTimeout})
+				names = append(names, r.Name)
 			}
 		}
 	}
 	if len(left) > 0 {
-		s.log.Warn("services of a zinit-pid1 that was killed are still there: ending them", "count", len(left))
-		endProcesses(left, 5*time.Second, s.log)
+		slices.Sort(names)
+		s.log.Warn("services of a zinit-pid1 that was killed are still there: they are ended, then the control socket opens",
+			"services", strings.Join(slices.Compact(names), " "))
+		endProcesses(left, s.log)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ipc"
 )
@@ -178,6 +179,7 @@ func (s *server) leave(u ipc.Upgraded) {
 	s.after = append(s.after, func() {
 		s.keeper.send(ipc.KindLeave, ipc.Leave{Why: why})
 		s.keeper.conn.Flush()
+		failpoint.Hit("leaving")
 		os.Exit(0) // pid1 starts the other
 	})
 }

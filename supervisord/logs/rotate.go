@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/common/failpoint"
 )
 
 const (
@@ -394,6 +396,7 @@ func shift(path string, keep int) error {
 		if err := unix.Rename(name(free-1), name(free)); err != nil && err != unix.ENOENT {
 			return &os.LinkError{Op: "rename", Old: name(free - 1), New: name(free), Err: err}
 		}
+		failpoint.Hit("rotating")
 	}
 	return nil
 }

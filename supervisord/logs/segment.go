@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/common/failpoint"
 )
 
 // service is the chain of segments of one service. What an interrupted writer
@@ -174,10 +176,12 @@ func (c *Capture) append(p *pipe, limit int) (int, error) {
 			return 0, err
 		}
 	}
+	failpoint.Hit("indexed")
 	n, err := c.move(p, int(min(int64(limit), c.segmentSize-seg.data)))
 	if n <= 0 {
 		return n, err
 	}
+	failpoint.Hit("spliced")
 	seg.newest = now
 	c.grow(s, seg, int64(n), 0)
 	p.segment, p.end, p.mid = seg.number, seg.data, false
