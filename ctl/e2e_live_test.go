@@ -69,7 +69,12 @@ func newLive(t *testing.T) *live {
 	if err := os.Mkdir(l.services, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.close(t, work) })
+	t.Cleanup(func() {
+		l.close(t, work)
+		if log, _ := os.ReadFile(filepath.Join(work, "zinit.log")); strings.Contains(string(log), "DATA RACE") || strings.Contains(string(log), "panic:") {
+			t.Errorf("zinit.log:\n%s", log)
+		}
+	})
 	return l
 }
 

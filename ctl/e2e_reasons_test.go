@@ -76,7 +76,8 @@ func TestReasons(t *testing.T) {
 		"port": {file: fmt.Sprintf("%sports = [%d]\n%s", sleep, port, never), kind: "port_in_use",
 			message: fmt.Sprintf(`^port %d is in use by pid %d, \S+$`, port, os.Getpid()),
 			check: func(r ipc.Reason) bool {
-				return r.Port == port && r.Pid == os.Getpid() && strings.HasPrefix("ctl.test", r.Command)
+				own, _ := processOf(os.Getpid())
+				return r.Port == port && r.Pid == own.pid && r.Command == own.name
 			}},
 		"absent": {file: "[service]\nexec = \"./absent.sh\"\n" + never, kind: "spawn_error",
 			message: `^cannot execute ./absent.sh: no such file or directory$`},
