@@ -344,7 +344,25 @@ not the work.
 
 Examples:
   zinit shutdown`,
-			setup: shutdownCommand,
+			setup: endCommand((*client.Client).Shutdown),
+		},
+		{
+			name: "poweroff", summary: "stop everything and power the machine off", max: 0,
+			help: `Stops all services in the order of their dependencies, unmounts the file systems
+and powers the machine off. Where zinit is not its init this is refused; in a
+container it is the same as shutdown. Ctrl-C stops waiting, not the work.
+
+Examples:
+  zinit poweroff`,
+			setup: endCommand((*client.Client).Poweroff),
+		},
+		{
+			name: "reboot", summary: "stop everything and start the machine again", max: 0,
+			help: `As poweroff, but the machine starts again.
+
+Examples:
+  zinit reboot`,
+			setup: endCommand((*client.Client).Reboot),
 		},
 		{
 			name: "upgrade", summary: "replace the supervisor by the program on the disk", max: 0,

@@ -161,15 +161,18 @@ func isRunningCommand(*pflag.FlagSet) func(*app, []string) error {
 	}
 }
 
-func shutdownCommand(*pflag.FlagSet) func(*app, []string) error {
-	return func(a *app, _ []string) error {
-		return a.askInterruptibly("zinit status", func(ctx context.Context, c *client.Client) error {
-			err := c.Shutdown(ctx)
-			if err == nil && !a.json {
-				fmt.Fprintln(a.out, "All services are stopped and zinit has ended.")
-			}
-			return err
-		})
+// endCommand makes the commands that end zinit, and maybe the machine.
+func endCommand(end func(*client.Client, context.Context) error) func(*pflag.FlagSet) func(*app, []string) error {
+	return func(*pflag.FlagSet) func(*app, []string) error {
+		return func(a *app, _ []string) error {
+			return a.askInterruptibly("zinit status", func(ctx context.Context, c *client.Client) error {
+				err := end(c, ctx)
+				if err == nil && !a.json {
+					fmt.Fprintln(a.out, "All services are stopped and zinit has ended.")
+				}
+				return err
+			})
+		}
 	}
 }
 

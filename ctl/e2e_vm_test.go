@@ -80,15 +80,17 @@ type vmPort struct {
 	mu   sync.Mutex
 	text []byte
 	more chan struct{} // closed and replaced whenever text grows
+	over chan struct{} // closed when nothing will come any more
 }
 
 func newVMPort(conn net.Conn) *vmPort {
-	p := &vmPort{conn: conn, more: make(chan struct{})}
+	p := &vmPort{conn: conn, more: make(chan struct{}), over: make(chan struct{})}
 	go p.collect()
 	return p
 }
 
 func (p *vmPort) collect() {
+	defer close(p.over)
 	buf := make([]byte, 4096)
 	for {
 		n, err := p.conn.Read(buf)
@@ -104,10 +106,9 @@ func (p *vmPort) collect() {
 	}
 }
 
-// expect waits for a pattern after the first from bytes, until a time. It
-// returns its groups and where it ends; nothing if the time is over or over
-// is closed.
-func (p *vmPort) expect(pattern *regexp.Regexp, from int, over <-chan struct{}) (groups []string, end int) {
+// expect waits for a pattern after the first from bytes. It returns its groups
+// and where it ends; nothing if it does not come.
+func (p *vmPort) expect(pattern *regexp.Regexp, from int) (groups []string, end int) {
 	deadline := time.After(vmPatience)
 	for last := false; ; {
 		p.mu.Lock()
@@ -124,7 +125,7 @@ func (p *vmPort) expect(pattern *regexp.Regexp, from int, over <-chan struct{}) 
 		}
 		select {
 		case <-more:
-		case <-over:
+		case <-p.over:
 			last = true
 		case <-deadline:
 			last = true
@@ -164,10 +165,12 @@ func vmUp(ts *testscript.TestScript, neg bool, args []string) {
 	if s.vm != nil && !s.vm.over() {
 		ts.Fatalf("the machine that was started before is still there")
 	}
-	// Without colours: the console is a terminal.
+	// No colours, though the console is a terminal.
 	kernelArgs := "console=ttyS0 quiet panic=-1 rdinit=/sbin/init NO_COLOR=1"
 	argv := []string{
-		"-machine", "q35,accel=tcg", "-m", vmMemory, "-smp", "1", "-nodefaults", "-display", "none", "-no-reboot",
+		// The clock of the machine counts its instructions, 2 ns each, or a busy
+		// host would break the timers that its kernel measures at the start.
+		"-machine", "q35,accel=tcg", "-icount", "shift=1", "-m", vmMemory, "-smp", "1", "-nodefaults", "-display", "none", "-no-reboot",
 		"-kernel", vmKernel(), "-initrd", ts.MkAbs("initramfs"),
 	}
 	var without []string
@@ -263,7 +266,7 @@ func vmConsole(ts *testscript.TestScript, neg bool, args []string) {
 	m := vmOf(ts)
 	pattern, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
-	groups, end := m.console.expect(pattern, m.seen, m.ended)
+	groups, end := m.console.expect(pattern, m.seen)
 	if groups == nil {
 		ts.Fatalf("the console does not say %q", args[0])
 	}
@@ -295,7 +298,7 @@ func vmEnded(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, !neg && len(args) == 1 && vmEnds[args[0]] != "", "vm-ended poweroff|reboot|halt|panic")
 	m := vmOf(ts)
 	anyEnd := regexp.MustCompile("(" + vmEnds["poweroff"] + "|" + vmEnds["reboot"] + "|" + vmEnds["halt"] + "|" + vmEnds["panic"] + ")")
-	groups, _ := m.console.expect(anyEnd, 0, m.ended)
+	groups, _ := m.console.expect(anyEnd, 0)
 	if groups == nil {
 		ts.Fatalf("the machine does not end")
 	}
@@ -314,7 +317,7 @@ func vmEnded(ts *testscript.TestScript, neg bool, args []string) {
 
 // vmRun runs a command in the machine, and returns its output and exit code.
 func (m *vm) run(command string) (output string, code int, err error) {
-	if groups, _ := m.agent.expect(regexp.MustCompile("agent: ready\n"), 0, m.ended); groups == nil {
+	if groups, _ := m.agent.expect(regexp.MustCompile("agent: ready\n"), 0); groups == nil {
 		return "", 0, fmt.Errorf("the machine does not take commands")
 	}
 	m.commands++
@@ -323,7 +326,7 @@ func (m *vm) run(command string) (output string, code int, err error) {
 		return "", 0, err
 	}
 	end := regexp.MustCompile(fmt.Sprintf(`(?s)\A(.*)\nend %d (\d+)\n`, m.commands))
-	groups, _ := m.agent.expect(end, from, m.ended)
+	groups, _ := m.agent.expect(end, from)
 	if groups == nil {
 		return "", 0, fmt.Errorf("the machine does not answer")
 	}

@@ -24,6 +24,7 @@ const (
 	KindDrop   Kind = 22 // Drop
 	KindHalt   Kind = 23 // Halt
 	KindLeave  Kind = 24 // Leave
+	KindShell  Kind = 25 // Shell
 	// pid1 to supervisord
 	KindRun         Kind = 32 // Run
 	KindFd          Kind = 33 // Fd; with one descriptor
@@ -200,6 +201,29 @@ const (
 	HaltReboot   HaltAction = "reboot"
 	HaltSystem   HaltAction = "halt"
 )
+
+// HaltOf says how a signal to PID 1 of a machine ends it, if it does.
+func HaltOf(signal int) (action HaltAction, ends bool) {
+	const rtmin = 34 // SIGRTMIN of programs, which the C library has moved
+	switch signal {
+	case 15, 30, rtmin + 4: // SIGTERM, SIGPWR
+		return HaltPoweroff, true
+	case 2, rtmin + 5: // SIGINT, which is also Ctrl-Alt-Del
+		return HaltReboot, true
+	case rtmin + 3:
+		return HaltSystem, true
+	}
+	return "", false
+}
+
+// Shell asks for an emergency shell on the console of a machine. Where there is
+// no console, or in a container, it only says why.
+type Shell struct {
+	// Cause names what has failed: for each cause one shell is opened, however
+	// often it is asked for. The supervisor itself, which cannot start, is "".
+	Cause  string `msgpack:"cause,omitempty"`
+	Reason string `msgpack:"reason"`
+}
 
 // Halt ends zinit: pid1 ends whatever is left and exits or makes the system
 // call.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 
@@ -25,29 +26,27 @@ var mounts = []struct {
 }
 
 // boot makes a system that services can run in out of a kernel that has just
-// started. What fails is said and left out: somebody has to be able to log in
-// and mend it.
-func boot(log *logger) {
+// started. What fails is returned and left out: somebody has to be able to log
+// in and mend it.
+func boot() (problems []error) {
+	try := func(what string, err error) {
+		if err != nil {
+			problems = append(problems, fmt.Errorf("cannot %s: %w", what, err))
+		}
+	}
 	for _, m := range mounts {
 		if mounted(m.dir) {
 			continue
 		}
-		os.Mkdir(m.dir, 0o755) // within a mount before this one; mount(2) says what is wrong otherwise
-		if err := unix.Mount(m.kind, m.dir, m.kind, m.flags, m.options); err != nil {
-			log.error("cannot mount "+m.dir, "type", m.kind, "error", err)
-		}
+		os.Mkdir(m.dir, 0o755) // within one before it; where that fails, so does mount
+		try("mount "+m.dir, unix.Mount(m.kind, m.dir, m.kind, m.flags, m.options))
 	}
-	openConsole(log)
-	if err := setHostname(); err != nil {
-		log.error("cannot set the hostname", "error", err)
-	}
-	if err := loopbackUp(); err != nil {
-		log.error("cannot bring up the network interface lo", "error", err)
-	}
+	try("open /dev/console", openConsole())
+	try("set the hostname", setHostname())
+	try("bring up the network interface lo", loopbackUp())
 	// The kernel sends SIGINT to PID 1 instead of rebooting by itself.
-	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF); err != nil {
-		log.error("cannot take over Ctrl-Alt-Del", "error", err)
-	}
+	try("take over Ctrl-Alt-Del", unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF))
+	return problems
 }
 
 // mounted says whether something is mounted on a directory.
@@ -58,10 +57,10 @@ func mounted(dir string) bool {
 
 // openConsole gives pid1 the console where the kernel did not: the Go runtime
 // has put /dev/null in place of descriptors that were not open.
-func openConsole(log *logger) {
+func openConsole() error {
 	var null unix.Stat_t
-	if unix.Stat("/dev/null", &null) != nil {
-		return
+	if err := unix.Stat("/dev/null", &null); err != nil {
+		return err
 	}
 	for n := range 3 {
 		var st unix.Stat_t
@@ -70,12 +69,14 @@ func openConsole(log *logger) {
 		}
 		fd, err := open("/dev/console", unix.O_RDWR|unix.O_NOCTTY)
 		if err != nil {
-			log.error("cannot open /dev/console", "error", err)
-			return
+			return err
 		}
-		unix.Dup3(fd, n, 0)
-		unix.Close(fd)
+		defer unix.Close(fd)
+		if err := unix.Dup3(fd, n, 0); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // setHostname takes the first line of /etc/hostname that is not a comment

@@ -67,6 +67,7 @@ type state struct {
 	// there.
 	AckCheckAt time.Duration
 	Supervisor supervisor
+	Shell      emergencyShell
 	Link       *ipc.Suspended
 }
 
@@ -263,7 +264,7 @@ func (k *keeper) state(link *ipc.Suspended) *state {
 		Version: stateVersion, Zinit: version.Version, Pid: k.pid, Mode: k.opt.mode, Null: k.null,
 		Runs: k.table.runs, Seq: k.table.seq, Unacked: k.table.unacked, Requests: k.table.requests,
 		Store: k.store, Waiting: k.waiting,
-		AckCheckAt: k.ackCheckAt, Supervisor: k.sup, Link: link,
+		AckCheckAt: k.ackCheckAt, Supervisor: k.sup, Shell: k.shell, Link: link,
 	}
 }
 
@@ -419,6 +420,9 @@ func (k *keeper) takeOver() bool {
 	k.opt.mode, k.null = s.Mode, s.Null
 	k.table.restore(s)
 	k.store, k.waiting = s.Store, s.Waiting
+	if s.Shell.Shown != nil {
+		k.shell = s.Shell
+	}
 	if k.sup = s.Supervisor; s.Link != nil {
 		k.ackCheckAt = s.AckCheckAt
 		if k.sup.conn, err = ipc.Restore(*s.Link); err != nil {

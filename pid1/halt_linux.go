@@ -52,7 +52,7 @@ func (k *keeper) halt(m ipc.Halt) {
 func (k *keeper) nameLeft() {
 	var left []int
 	for _, pid := range allChildren(k.pid) {
-		if k.table.pids[pid] == nil && pid != k.sup.Pid {
+		if k.table.pids[pid] == nil && pid != k.sup.Pid && pid != k.shell.Pid {
 			left = append(left, pid)
 		}
 	}
@@ -136,7 +136,7 @@ func (k *keeper) exit() {
 		k.log.flush()
 		os.Exit(k.end.code)
 	}
-	unix.Sync()
+	finish(k.log)
 	how := unix.LINUX_REBOOT_CMD_POWER_OFF
 	switch k.end.action {
 	case ipc.HaltReboot:

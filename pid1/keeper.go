@@ -42,6 +42,7 @@ type keeper struct {
 	table *table
 	store fdStore
 	sup   supervisor
+	shell emergencyShell
 	end   ending
 
 	sigs     *signalSet
@@ -81,7 +82,7 @@ func newKeeper(opt options, log *logger, sigs *signalSet) *keeper {
 		opt: opt, log: log, pid: unix.Getpid(),
 		table: newTable(), store: fdStore{}, cgroups: newCgroupWatch(),
 		sigs: sigs, launcher: newLauncher(log), inbound: make(chan inbound, 64),
-		null: openNull(),
+		null: openNull(), shell: emergencyShell{Shown: map[string]bool{}},
 	}
 	if st, err := readStat(k.pid); err == nil {
 		k.start = st.start
@@ -166,10 +167,14 @@ func (k *keeper) due(now time.Duration) (wake time.Duration) {
 	k.dueChange(at) // the first, because it handles what sets the times of others
 	k.dueSupervisor(now, at)
 	k.dueRecheck(now, at)
-	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
-		if r, ok := k.table.requests[int(sig)]; ok && k.opt.mode != ipc.ModeVM && at(r.At+shutdownPatience) {
-			k.log.error("no supervisor took the request to shut down: ending everything", "signal", unix.SignalName(sig))
-			k.halt(ipc.Halt{Action: ipc.HaltExit, Code: 1})
+	patience := shutdownPatience
+	if k.sup.Row > manyDeaths {
+		patience = 0
+	}
+	for sig, r := range k.table.requests {
+		if action, ends := ipc.HaltOf(sig); ends && at(r.At+patience) {
+			k.log.error("no supervisor took the request to shut down: ending everything", "signal", signalName(sig))
+			k.halt(ipc.Halt{Action: action, Code: 1})
 			return now
 		}
 	}
@@ -277,6 +282,8 @@ func (k *keeper) obey(f *ipc.Frame) error {
 		return decode(f, func(m ipc.Leave) { k.sup.Leaves = m.Why })
 	case ipc.KindHalt:
 		return decode(f, k.halt)
+	case ipc.KindShell:
+		return decode(f, k.emergency)
 	}
 	k.log.warn("the supervisor sent a message of an unknown kind: ignored", "kind", int(f.Kind))
 	return nil
@@ -334,7 +341,7 @@ func (k *keeper) spawn(sp ipc.Spawn) {
 
 // launch begins a job, the supervisor's at once.
 func (k *keeper) launch(j *job) {
-	if (k.forking >= atOnce || k.held()) && !j.supervisor {
+	if (k.forking >= atOnce || k.held()) && j.kind == runJob {
 		k.waiting = append(k.waiting, j)
 		return
 	}
@@ -352,10 +359,15 @@ func (k *keeper) launched(o outcome) {
 		j.forked = true
 		k.forking--
 	}
-	if j.supervisor {
+	switch j.kind {
+	case supervisorJob:
 		k.supervisorLaunched(o, first)
-	} else if r := k.table.runs[j.Spawn.Run]; r != nil && r.State == ipc.RunSpawning {
-		k.runLaunched(r, o)
+	case shellJob:
+		k.shellLaunched(o, first)
+	case runJob:
+		if r := k.table.runs[j.Spawn.Run]; r != nil && r.State == ipc.RunSpawning {
+			k.runLaunched(r, o)
+		}
 	}
 	k.launchWaiting()
 	if k.forking == 0 {

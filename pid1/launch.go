@@ -29,12 +29,20 @@ const (
 	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
+// jobKind is what a job starts.
+type jobKind uint8
+
+const (
+	runJob        jobKind = iota
+	supervisorJob         // which has no run
+	shellJob              // nor has this one
+)
+
 // job is a spawn on its way through a goroutine of its own. It owns its
 // descriptors.
 type job struct {
 	Spawn ipc.Spawn
-	// supervisor marks the start of the supervisor, which has no run.
-	supervisor bool
+	kind  jobKind
 	// Files are the descriptors of the child by number, -1 for none.
 	Files []int
 	// Opened are those of Files that close with the job.

@@ -81,9 +81,9 @@ func (k *keeper) startSupervisor() {
 		argv[0] = findServer()
 	}
 	j := &job{
-		supervisor: true,
-		Spawn:      ipc.Spawn{Tag: "the supervisor", Argv: argv, Env: supervisorEnv()},
-		Files:      []int{k.null, 1, 2},
+		kind:  supervisorJob,
+		Spawn: ipc.Spawn{Tag: "the supervisor", Argv: argv, Env: supervisorEnv()},
+		Files: []int{k.null, 1, 2},
 	}
 	j.give(keeperFd, fd)
 	k.launch(j)
@@ -145,6 +145,12 @@ func (k *keeper) restartLater() {
 		pause = min(restartMin<<min(s.Row-1, 16), restartMax)
 	}
 	s.Restarts++
+	if s.Row > manyDeaths {
+		k.emergency(ipc.Shell{Reason: "zinit-server cannot run: " + s.LastEnd})
+	}
+	if k.shell.Open {
+		pause = shellPause
+	}
 	s.RestartAt = monotonic() + pause
 	if s.Leaves != "" {
 		k.log.info("the supervisor is replaced", "why", s.Leaves)
@@ -155,7 +161,7 @@ func (k *keeper) restartLater() {
 		return
 	}
 	args := []any{"end", s.LastEnd, "in", pause, "in_a_row", s.Row}
-	if s.Row >= manyDeaths {
+	if s.Row >= manyDeaths && !k.shell.Open {
 		args = append(args, "try", fmt.Sprintf("see what it says above, and repair %s: services go on, and it is started again at least every %s", s.Argv[0], restartMax))
 	}
 	k.log.error("the supervisor has ended: starting it again", args...)

@@ -19,6 +19,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,14 +88,17 @@ func main() {
 		os.Stdout.WriteString(opt.show)
 		return
 	}
-	log := newLogger(os.Getenv("ZINIT_LOG_LEVEL"))
-	if os.Getenv(stateEnv) == "" { // not replaced, but started
-		if opt.note != "" {
-			log.warn(opt.note)
-		}
-		if opt.mode == ipc.ModeVM {
-			boot(log)
-		}
+	started := os.Getenv(stateEnv) == "" // and not replaced
+	var problems []error
+	if started && opt.mode == ipc.ModeVM {
+		problems = boot()
+	}
+	log := newLogger(os.Getenv("ZINIT_LOG_LEVEL")) // no sooner: it asks whether the console is a terminal
+	for _, p := range problems {
+		log.error(p.Error())
+	}
+	if started && opt.note != "" {
+		log.warn(opt.note)
 	}
 	if os.Getpid() != 1 {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -157,6 +161,15 @@ func parse(args []string, pid int, getenv func(string) string, exists func(strin
 		}
 	case getenv("ZINIT_CONTAINER") == "" && getenv("container") == "" && !exists("/.dockerenv") && !exists("/run/.containerenv"):
 		opt.mode = ipc.ModeVM
+	}
+	if opt.mode == ipc.ModeVM {
+		// The kernel passes on all words of its command line that it does not
+		// know, and what stands behind a "--" there last.
+		first := slices.IndexFunc(pass, func(a string) bool { return strings.HasPrefix(a, "--") })
+		if first < 0 {
+			first = len(pass)
+		}
+		opt.server = append(opt.server[:1], pass[first:]...)
 	}
 	return opt
 }

@@ -103,6 +103,10 @@ func (k *keeper) ended(end childEnd) *run {
 		k.supervisorEnded(end)
 		return nil
 	}
+	if end.pid == k.shell.Pid {
+		k.shellEnded()
+		return nil
+	}
 	r := k.table.pids[end.pid]
 	switch {
 	case r == nil:
@@ -275,7 +279,7 @@ func (k *keeper) main(m ipc.Main) {
 // lead makes a child of ours, which leads no other run, the leader of one.
 func (k *keeper) lead(r *run, pid int) bool {
 	st, err := readStat(pid)
-	if err != nil || st.ppid != k.pid || st.zombie || k.table.pids[pid] != nil || pid == k.sup.Pid {
+	if err != nil || st.ppid != k.pid || st.zombie || k.table.pids[pid] != nil || pid == k.sup.Pid || pid == k.shell.Pid {
 		return false
 	}
 	k.unwatch(r)

@@ -365,12 +365,22 @@ func info(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	return i, err
 }
 
-func shutdown(c *client, ctx context.Context, r ipc.Request) (any, error) {
-	err := c.s.in(ctx, func() {
-		c.s.log.Info("shutting down", "by", "request")
-		c.s.step(core.Stop{Action: string(ipc.HaltExit), Within: core.Time(c.s.opts.shutdownTimeout)})
-	})
-	return empty{}, err
+// ending makes the methods that end zinit, and maybe the machine.
+func ending(action ipc.HaltAction) method {
+	return func(c *client, ctx context.Context, r ipc.Request) (any, error) {
+		hello := c.s.keeper.hello
+		switch {
+		case action == ipc.HaltExit && hello.Mode == ipc.ModeVM:
+			return nil, ipc.Errorf(ipc.ErrInvalid, "zinit is the init of this machine and cannot end without it: use poweroff or reboot")
+		case action != ipc.HaltExit && hello.Pid != 1:
+			return nil, ipc.Errorf(ipc.ErrInvalid, "zinit is not the init of this machine, but process %d: use shutdown to end it", hello.Pid)
+		}
+		err := c.s.in(ctx, func() {
+			c.s.log.Info("shutting down", "by", "request", "action", action)
+			c.s.step(core.Stop{Action: string(action), Within: core.Time(c.s.opts.shutdownTimeout)})
+		})
+		return empty{}, err
+	}
 }
 
 func list(c *client, ctx context.Context, r ipc.Request) (any, error) {

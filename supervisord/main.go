@@ -62,7 +62,7 @@ func main() {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "zinit-server: %v\nTry: zinit-server --help\n", err)
 		if ok {
-			giveUp(link, 2)
+			giveUp(link, 2, err)
 		}
 		os.Exit(2)
 	}
@@ -227,7 +227,7 @@ func supervise(o options, link string, log *slog.Logger) error {
 	s, err := start(o, k, log)
 	if err != nil {
 		log.Error("cannot start", "error", err) // before pid1 ends all, this process too
-		k.giveUp(1)
+		k.giveUp(1, err)
 		os.Exit(1)
 	}
 	go forwardSignals(s.inbox)
@@ -244,19 +244,23 @@ func supervise(o options, link string, log *slog.Logger) error {
 	return nil
 }
 
-// giveUp ends zinit where it cannot even start: trying again would not help.
-func giveUp(link string, code int) {
+// giveUp says that zinit cannot even start: trying again would not help.
+func giveUp(link string, code int, why error) {
 	if k, err := connectKeeper(link); err == nil {
-		k.giveUp(code)
+		k.giveUp(code, why)
 	}
 }
 
-// giveUp ends zinit unless something runs, which is left running then.
-func (k *keeper) giveUp(code int) {
-	if len(k.runs) == 0 {
+// giveUp ends zinit unless something runs, which is left running then. A
+// machine gets an emergency shell.
+func (k *keeper) giveUp(code int, why error) {
+	switch {
+	case k.hello.Mode == ipc.ModeVM:
+		k.send(ipc.KindShell, ipc.Shell{Reason: "zinit-server cannot start: " + why.Error()})
+	case len(k.runs) == 0:
 		k.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltExit, Code: code})
-		k.conn.Flush()
 	}
+	k.conn.Flush()
 }
 
 // osSignal is a signal to the supervisor itself; it means the same as to pid1.

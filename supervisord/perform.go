@@ -43,6 +43,8 @@ func (s *server) perform(a core.Action) {
 		s.keeper.send(ipc.KindMain, ipc.Main{Run: ipc.RunID(a.Run), Pid: a.Pid})
 	case core.Changed:
 		s.onChanged(a)
+	case core.Shell:
+		s.keeper.send(ipc.KindShell, ipc.Shell{Cause: fmt.Sprintf("%s/%d", a.Service, a.Run), Reason: a.Reason})
 	case core.Halt:
 		s.halting = &a
 	case core.SetProbes:

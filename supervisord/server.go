@@ -356,13 +356,14 @@ func (s *server) handle(m any) error {
 // supervisor itself, as number 0.
 func (s *server) onSignal(seq uint64, sig unix.Signal) {
 	main := len(s.keeper.hello.Main) > 0
+	action, ends := ipc.HaltOf(int(sig))
 	ask := func(ev core.Event) {
 		if seq != 0 {
 			ev = core.Requested{Seq: seq, Event: ev}
 		}
 		s.step(ev)
 	}
-	stop := core.Stop{Action: string(ipc.HaltExit), Within: core.Time(s.opts.shutdownTimeout)}
+	stop := core.Stop{Action: string(action), Within: core.Time(s.opts.shutdownTimeout)}
 	if sig == unix.SIGHUP && !main {
 		s.mend()
 		s.logs.Reopen()
@@ -379,7 +380,7 @@ func (s *server) onSignal(seq uint64, sig unix.Signal) {
 		ask(stop)
 	case main:
 		ask(core.Kill{Name: mainService, Signal: int(sig)})
-	case int(sig) >= 34+3 && int(sig) <= 34+5: // SIGRTMIN+3 to +5: halt, poweroff, reboot
+	case ends: // SIGRTMIN+3 to +5
 		ask(stop)
 	case sig == unix.SIGUSR1:
 		go s.upgradeBySignal()

@@ -21,6 +21,12 @@ import (
 // maxReplaced is how many replacements of the supervisor are remembered.
 const maxReplaced = 20
 
+// onCritical is what the final failure of a critical service brings about.
+var onCritical = map[ipc.Mode]core.OnCritical{
+	ipc.ModeContainer: core.CriticalExits,
+	ipc.ModeVM:        core.CriticalShell,
+}
+
 // recoverOrBoot takes over what runs. With a saved state it goes on as the
 // supervisor before would have. Without one it reads the service directory,
 // gives what pid1 knows to run back to its services, and begins what does not
@@ -28,7 +34,7 @@ const maxReplaced = 20
 func (s *server) recoverOrBoot(old *saved, err error) error {
 	mine := header{Format: stateFormat, Boot: bootID(), Keeper: s.keeper.hello.Pid, Started: s.keeper.hello.StartTime}
 	o := core.Options{
-		CriticalExits:   s.keeper.hello.Mode == ipc.ModeContainer,
+		OnCritical:      onCritical[s.keeper.hello.Mode],
 		ShutdownTimeout: core.Time(s.opts.shutdownTimeout),
 	}
 	if len(s.keeper.hello.Main) > 0 {

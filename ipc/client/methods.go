@@ -258,14 +258,25 @@ func (c *Client) Upgrade(ctx context.Context) (ipc.Upgraded, error) {
 	}
 }
 
-// Shutdown stops everything and returns when zinit has ended.
-func (c *Client) Shutdown(ctx context.Context) error {
+// Shutdown stops everything and returns when zinit has ended. The init of a
+// machine refuses it.
+func (c *Client) Shutdown(ctx context.Context) error { return c.end(ctx, "system.shutdown") }
+
+// Poweroff and Reboot stop everything, power the machine off or start it
+// again, and return when zinit has ended. Where zinit is not an init they are
+// refused; that of a container just ends.
+func (c *Client) Poweroff(ctx context.Context) error { return c.end(ctx, "system.poweroff") }
+
+// Reboot is described with Poweroff.
+func (c *Client) Reboot(ctx context.Context) error { return c.end(ctx, "system.reboot") }
+
+func (c *Client) end(ctx context.Context, method string) error {
 	before, err := c.Info(ctx)
 	if err != nil {
 		return err
 	}
 	for {
-		err := c.shutdown(ctx)
+		err := c.endOnce(ctx, method)
 		if !errors.Is(err, ErrLost) && !nobody(err) {
 			return err
 		}
@@ -293,9 +304,9 @@ func nobody(err error) bool {
 // nobody greets.
 const forever = 1 << 62
 
-// shutdown asks once and returns the end of the connection that follows.
-func (c *Client) shutdown(ctx context.Context) error {
-	err := c.Call(ctx, "system.shutdown", nil, nil)
+// endOnce asks once and returns the end of the connection that follows.
+func (c *Client) endOnce(ctx context.Context, method string) error {
+	err := c.Call(ctx, method, nil, nil)
 	if refused := (*ipc.Error)(nil); errors.As(err, &refused) && refused.Kind == ipc.ErrShuttingDown {
 		err = nil
 	}

@@ -22,13 +22,21 @@ import (
 // boot. 0 means never.
 type Time int64
 
+// OnCritical is what follows when a critical service has failed for good.
+type OnCritical uint8
+
+// What may follow.
+const (
+	CriticalStays OnCritical = iota // nothing
+	CriticalExits                   // zinit ends with code 1
+	CriticalShell                   // an emergency shell is asked for
+)
+
 // Options are what the core has to know beside the services.
 type Options struct {
 	// Main names the service whose exit code zinit ends with, if it has run.
-	Main string
-	// CriticalExits makes zinit end with code 1 when a critical service has
-	// failed for good.
-	CriticalExits bool
+	Main       string
+	OnCritical OnCritical
 	// ShutdownTimeout bounds a shutdown that a service brings about.
 	ShutdownTimeout Time
 	// FirstRun is a run id that is greater than all that were used, for want of

@@ -203,6 +203,14 @@ type Changed struct {
 	Removed bool
 }
 
+// Shell asks for an emergency shell because of the failure of a service. It is
+// said again after a crash; Run tells whether it is the same failure.
+type Shell struct {
+	Service string
+	Run     RunID
+	Reason  string
+}
+
 // Halt says that all services are down and zinit is to end.
 type Halt struct {
 	Action string
@@ -214,4 +222,5 @@ func (Signal) action()  {}
 func (Forget) action()  {}
 func (SetMain) action() {}
 func (Changed) action() {}
+func (Shell) action()   {}
 func (Halt) action()    {}

@@ -88,6 +88,11 @@ func Recover(now Time, services map[string]*spec.Service, o Options, g Global, r
 		}
 		c.watch(s)
 	}
+	for _, n := range c.Names() {
+		if s := c.services[n]; s.Shell && s.Reason != nil {
+			c.askShell(s) // pid1 may never have been told
+		}
+	}
 	for id := range c.strays {
 		if _, left := known[id]; !left {
 			delete(c.strays, id)

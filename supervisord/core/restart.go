@@ -72,9 +72,20 @@ func (c *Core) endedForGood(s *service) {
 	switch {
 	case s.spec.Lifecycle.OnExit == spec.OnExitShutdown:
 		c.stopAll(Stop{Action: "exit", Code: s.exitCode(), Within: c.opts.ShutdownTimeout})
-	case s.spec.Critical && s.State == StateFailed && c.opts.CriticalExits:
+	case !s.spec.Critical || s.State != StateFailed:
+	case c.opts.OnCritical == CriticalExits:
 		c.stopAll(Stop{Action: "exit", Code: 1, Within: c.opts.ShutdownTimeout})
+	case c.opts.OnCritical == CriticalShell:
+		s.Shell = true
+		c.save(s)
+		c.askShell(s)
 	}
+}
+
+// askShell asks for an emergency shell for the sake of a service, for each of
+// its runs once.
+func (c *Core) askShell(s *service) {
+	c.do(Shell{Service: s.Name, Run: s.LastRun, Reason: s.Name + ", which is critical, has failed for good: " + s.Reason.Message})
 }
 
 // restarts applies the restart policy and says in words what it decides.

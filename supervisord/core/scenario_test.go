@@ -149,7 +149,9 @@ func (sc *scenario) run(f []string) {
 			case "main":
 				sc.opts.Main = v
 			case "critical_exits":
-				sc.opts.CriticalExits = true
+				sc.opts.OnCritical = CriticalExits
+			case "critical_shell":
+				sc.opts.OnCritical = CriticalShell
 			case "shutdown":
 				sc.opts.ShutdownTimeout = Time(span(sc.t, v))
 			default:

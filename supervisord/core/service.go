@@ -114,6 +114,8 @@ type Record struct {
 	// Removed says that it is in the configuration no more, and forgotten as
 	// soon as it is down.
 	Removed bool `msgpack:"removed,omitempty"`
+	// Shell says that an emergency shell was asked for because of this failure.
+	Shell bool `msgpack:"shell,omitempty"`
 	// StatusText is what it said of itself.
 	StatusText string `msgpack:"status_text,omitempty"`
 	// Health is what its probes have found out since its last start, nil
@@ -248,7 +250,7 @@ func (c *Core) becomeBlocked(s *service) {
 }
 
 func (c *Core) becomeStarting(s *service) {
-	s.Due, s.Done = false, false
+	s.Due, s.Done, s.Shell = false, false, false
 	s.Reason, s.Failure, s.Killed, s.End, s.StatusText, s.Health = nil, nil, false, nil, "", nil
 	s.StartedAt, s.ReadyAt = c.now, 0
 	if s.spec.Kind == spec.KindTarget {

@@ -20,6 +20,7 @@ type keeper struct {
 	gates   map[string]SetGate // the last order for each proxy
 	nextPid int
 	halt    *Halt
+	shells  map[string]map[RunID]bool // opened, by service
 }
 
 type process struct {
@@ -34,7 +35,7 @@ type process struct {
 }
 
 func newKeeper() *keeper {
-	return &keeper{runs: map[RunID]*process{}, gates: map[string]SetGate{}, nextPid: 100}
+	return &keeper{runs: map[RunID]*process{}, gates: map[string]SetGate{}, nextPid: 100, shells: map[string]map[RunID]bool{}}
 }
 
 // perform does what the core has ordered and returns what was wrong with it.
@@ -60,6 +61,11 @@ func (k *keeper) perform(a Action) error {
 			return fmt.Errorf("run %d of %s is to be forgotten and is not over", a.Run, p.service)
 		}
 		delete(k.runs, a.Run)
+	case Shell:
+		if k.shells[a.Service] == nil {
+			k.shells[a.Service] = map[RunID]bool{}
+		}
+		k.shells[a.Service][a.Run] = true
 	case Halt:
 		if k.halt != nil {
 			return fmt.Errorf("halt was said twice")
@@ -221,6 +227,8 @@ func (k *keeper) trace(a Action) string {
 			s += ", refused: " + a.Refuse
 		}
 		return s
+	case Shell:
+		return "shell: " + a.Reason
 	case Halt:
 		return fmt.Sprintf("halt: %s, exit code %d", a.Action, a.Code)
 	case SetProbes:

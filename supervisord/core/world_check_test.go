@@ -58,7 +58,7 @@ func (w *world) checkStep(ev Event, actions []Action) {
 			if a.Removed {
 				w.checkGraph()
 			}
-		case Forget, SetMain, Halt, HealthChanged, SetProbes, SetProbe, DropProbe:
+		case Forget, SetMain, Shell, Halt, HealthChanged, SetProbes, SetProbe, DropProbe:
 		}
 	}
 	if t, ok := c.NextWake(); ok && t <= w.now {

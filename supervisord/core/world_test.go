@@ -109,7 +109,7 @@ func drawPlan(t *rapid.T) *plan {
 		seed:     rapid.IntRange(0, 1<<30).Draw(t, "seed"),
 		faults:   rapid.IntRange(0, 3).Draw(t, "faults") > 0,
 	}
-	p.opts.CriticalExits = rapid.Bool().Draw(t, "critical_exits")
+	p.opts.OnCritical = OnCritical(rapid.IntRange(0, 2).Draw(t, "on_critical"))
 	names := strings.Fields("a b c d e f g h")[:rapid.IntRange(1, 8).Draw(t, "services")]
 	for _, n := range names {
 		p.services[n] = drawService(t, n, names)
@@ -719,7 +719,7 @@ func (w *world) perform(actions []Action) (at []Event) {
 			w.setProbe(a.Probe)
 		case DropProbe:
 			w.dropProbe(a.Service)
-		case Forget, SetMain, Changed, HealthChanged:
+		case Forget, SetMain, Shell, Changed, HealthChanged:
 		}
 		if err := w.keeper.perform(a); err != nil {
 			w.fail("%v", err)
@@ -752,6 +752,9 @@ func (w *world) summary() string {
 	}
 	for _, k := range slices.Sorted(maps.Keys(w.ordinals)) {
 		fmt.Fprintf(&b, "%s spawned %d times\n", k, w.ordinals[k])
+	}
+	for _, n := range w.core.Names() {
+		fmt.Fprintf(&b, "%s had %d shells\n", n, len(w.keeper.shells[n]))
 	}
 	fmt.Fprintf(&b, "%+v at %v\n", *w.halt, time.Duration(w.now))
 	return b.String()
