@@ -224,6 +224,7 @@ func (g gate) open(n int) {
 type super struct {
 	w     *world
 	conn  *ipc.Conn
+	raw   int // a duplicate of the link's end, for what is no frame
 	ctl   *net.UnixConn
 	pid   int // as pid1 sees it
 	hello ipc.KeeperHello
@@ -283,6 +284,9 @@ func (w *world) mute() *super {
 	}
 	s := &super{w: w, ctl: c, runs: map[ipc.RunID]ipc.Run{}, fds: map[string]int{}, in: make(chan ipc.Frame, 1024)}
 	s.pid, _ = strconv.Atoi(string(b[:n]))
+	if s.raw, err = dup(fds[0]); err != nil {
+		w.t.Fatal(err)
+	}
 	if s.conn, err = ipc.NewConn(fds[0]); err != nil {
 		w.t.Fatal(err)
 	}
@@ -303,6 +307,10 @@ func (w *world) mute() *super {
 // drop closes the test's ends without ending the supervisor.
 func (s *super) drop() {
 	s.conn.Close()
+	if s.raw >= 0 {
+		unix.Close(s.raw)
+		s.raw = -1
+	}
 	for n, fd := range s.fds {
 		unix.Close(fd)
 		delete(s.fds, n)

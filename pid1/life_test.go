@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
@@ -162,6 +163,93 @@ func TestNonsenseEndsTheSupervisor(t *testing.T) {
 	}
 	if s := w.supervisor(); len(s.runs) != 0 {
 		t.Errorf("an order was obeyed: %+v", s.runs)
+	}
+}
+
+// Whatever a supervisor says, pid1 and its children live, no descriptor is lost,
+// and the next supervisor is told of everything.
+func TestGarbageOnTheLink(t *testing.T) {
+	w := start(t, setup{})
+	s := w.supervisor()
+	s.spawn(output(shell(1, "exec sleep 1000")))
+	m, _ := s.spawned(1)
+	count := func() int {
+		t.Helper()
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds)
+	}
+	s.sync()
+	before := count()
+
+	// What cannot be read, or not be decoded, ends the supervisor.
+	frame := func(payload string) string {
+		return string(binary.BigEndian.AppendUint32(nil, uint32(len(payload)))) + payload
+	}
+	bad := map[string]string{
+		"oversized":             "\xff\xff\xff\xff",
+		"no msgpack":            frame("\xc1"),
+		"a length that lies":    frame("\x92\x10\xdf\xff\xff\xff\xff"),
+		"deeply nested":         frame(strings.Repeat("\x91", 1000)),
+		"descriptors announced": frame("\x93\x10\x80\x40"),
+		"text":                  "hello, I am the supervisor",
+		"another type":          frame("\x92\x10\x81\xa3run\x90"),
+	}
+	for name, bytes := range bad {
+		if _, err := unix.Write(s.raw, []byte(bytes)); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		s.closed()
+		s.drop()
+		s = w.supervisor()
+		if r := s.runs[1]; r.Spawned == nil || r.Spawned.Pid != m.Pid || r.Exited != nil {
+			t.Fatalf("%s: run 1 is told as %+v", name, r)
+		}
+	}
+
+	// What is understood and makes no sense does nothing.
+	for _, f := range []struct {
+		kind ipc.Kind
+		body any
+	}{
+		{ipc.KindSpawn, ipc.Spawn{}},
+		{ipc.KindSpawn, ipc.Spawn{Run: 2, Argv: []string{""}}},
+		{ipc.KindSpawn, ipc.Spawn{Run: 2, Argv: []string{"a\x00b"}}},
+		{ipc.KindSpawn, ipc.Spawn{Run: 2, Argv: []string{"true"}, Fds: []ipc.FdUse{{Name: "nobody", Fd: 1 << 30}}}},
+		{ipc.KindSpawn, ipc.Spawn{Run: 2, Argv: []string{"true"}, Pipes: []ipc.Pipe{{Name: "a", Fd: -1}}}},
+		{ipc.KindSignal, ipc.Signal{Run: 9, Sig: 9, Scope: ipc.ScopeAll}},
+		{ipc.KindSignal, ipc.Signal{Run: 1, Sig: 0, Scope: ipc.ScopeAll}},
+		{ipc.KindSignal, ipc.Signal{Run: 1, Sig: -9, Scope: ipc.ScopeGroup}},
+		{ipc.KindSignal, ipc.Signal{Run: 1, Sig: 9, Scope: "everybody"}},
+		{ipc.KindMain, ipc.Main{Run: 1, Pid: 1}},
+		{ipc.KindMain, ipc.Main{Run: 1, Pid: -1}},
+		{ipc.KindMain, ipc.Main{Run: 1, Pid: s.pid}},
+		{ipc.KindAck, ipc.Ack{Seq: 1 << 63}},
+		{ipc.KindForget, ipc.Forget{Run: 1}},
+		{ipc.KindStore, ipc.Store{Name: "nothing came with it"}},
+		{ipc.KindDrop, ipc.Drop{Name: strings.Repeat("x", 10_000)}},
+		{200, map[string]string{"who": "knows"}},
+	} {
+		s.send(f.kind, f.body)
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	s.send(200, map[string]string{}, slices.Repeat([]int{int(null.Fd())}, ipc.MaxFds)...)
+	s.send(ipc.KindStore, ipc.Store{Name: strings.Repeat("x", 10_000)}, int(null.Fd()))
+	s.sync()
+	s.kill()
+	s = w.supervisor()
+	if r := s.runs[1]; len(s.runs) != 1 || r.Spawned == nil || r.Spawned.Pid != m.Pid || r.Exited != nil {
+		t.Errorf("the runs are told as %+v", s.runs)
+	}
+	s.sync()
+	if after := count(); after != before {
+		t.Errorf("pid1 has %d descriptors, had %d", after, before)
 	}
 }
 
