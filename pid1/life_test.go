@@ -125,7 +125,7 @@ func TestHangingSupervisorIsKilled(t *testing.T) {
 	s.closed() // no Ack
 	s.drop()
 	s = w.supervisor()
-	if s.hello.LastEnd != "killed by SIGKILL" {
+	if s.hello.LastEnd != "hung for 0s, killed by SIGKILL" {
 		t.Errorf("the hanging supervisor ended with %q", s.hello.LastEnd)
 	}
 	if r := s.runs[1]; r.Exited == nil || r.Exited.Seq != m.Seq {
