@@ -58,6 +58,14 @@ func startTime(pid int) uint64 {
 	return st.start
 }
 
+// age is how long a process has been there that started at that time, in clock
+// ticks since boot.
+func age(start uint64) time.Duration {
+	var now unix.Timespec
+	unix.ClockGettime(unix.CLOCK_BOOTTIME, &now)
+	return max(0, time.Duration(now.Nano())-time.Duration(start)*tick)
+}
+
 // orphan is a service process whose pid1 was killed, and how it is stopped.
 type orphan struct {
 	service string
