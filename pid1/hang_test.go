@@ -31,7 +31,7 @@ func TestAServerThatHangsIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, script := range map[string]string{
-		"talk": `while read x <talk.gate; do echo heard $x; done`,
+		"talk": `exec <>talk.gate; while read x; do echo heard $x; done`,
 		"job":  `read x <job.gate; echo the last words; exit 7`,
 	} {
 		if err := unix.Mkfifo(filepath.Join(dir, name+".gate"), 0o600); err != nil {
