@@ -126,14 +126,19 @@ func TestSecretsAreShownNowhere(t *testing.T) {
 			continue // asked last, or the same as logs.get
 		}
 		for _, name := range names {
-			if m.Name == "service.set" || m.Name == "service.add" || m.Name == "service.remove" {
+			switch m.Name {
+			case "service.set", "service.add", "service.remove", "xinet.set", "xinet.delete":
 				name = "added"
 			}
 			params := map[string]any{}
 			for _, p := range m.Params {
 				switch p.Name {
-				case "name":
+				case "name", "service":
 					params[p.Name] = name
+				case "listen":
+					params[p.Name] = []string{"unix:" + l.work + "/listen.sock"}
+				case "backend":
+					params[p.Name] = "unix:" + l.work + "/backend.sock"
 				case "names":
 					params[p.Name] = []string{name}
 				case "config":
