@@ -48,6 +48,8 @@ func whyNode(w ipc.Why) node {
 			child.detail = cmp.Or(because.detail, b.Detail)
 		}
 		child.relation = b.Kind
+		// Said in the same line: api requires db, which does not exist.
+		child.detail = strings.TrimPrefix(child.detail, b.Kind+" "+b.Name+", which ")
 		n.children = append(n.children, child)
 	}
 	return n
@@ -77,7 +79,11 @@ func treeCommand(flags *pflag.FlagSet) func(*app, []string) error {
 func treeNodes(trees []ipc.Tree) []node {
 	var nodes []node
 	for _, t := range trees {
-		nodes = append(nodes, node{name: t.Name, state: t.State, children: treeNodes(t.Requires)})
+		n := node{name: t.Name, state: t.State, children: treeNodes(t.Requires)}
+		if t.Missing {
+			n.state, n.detail = "", "missing"
+		}
+		nodes = append(nodes, n)
 	}
 	return nodes
 }
