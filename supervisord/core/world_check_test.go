@@ -25,6 +25,9 @@ func (w *world) checkLeft(a Spawn) {
 // checkStep checks what a step has ordered and the state that it has led to.
 func (w *world) checkStep(ev Event, actions []Action) {
 	c := w.core
+	if r, ok := ev.(Requested); ok {
+		ev = r.Event
+	}
 	if limit := 40 * (len(c.services) + 1); len(actions) > limit {
 		w.fail("%d actions at once", len(actions))
 	}

@@ -54,7 +54,7 @@ func checkWorld(t *rapid.T) {
 	p := drawPlan(t)
 	p.batch = rapid.Bool().Draw(t, "batch")
 	p.down = Time(rapid.IntRange(0, 3).Draw(t, "down")) * 1e9
-	p.crashes = drawCrashes(t)
+	p.crashes, p.inStop = drawCrashes(t), rapid.IntRange(-2, 1).Draw(t, "in_stop")
 	p.loses = rapid.IntRange(0, 2).Draw(t, "loses") == 2
 	newWorld(t, p).live()
 }
@@ -63,7 +63,7 @@ func checkCrashes(t *rapid.T) {
 	p := drawPlan(t)
 	without := newWorld(t, p)
 	without.live()
-	p.crashes = drawCrashes(t)
+	p.crashes, p.inStop = drawCrashes(t), rapid.IntRange(-2, 1).Draw(t, "in_stop")
 	with := newWorld(t, p)
 	with.live()
 	if a, b := without.summary(), with.summary(); a != b {
@@ -79,6 +79,7 @@ type plan struct {
 	seed     int
 	faults   bool
 	crashes  []crash
+	inStop   int  // where the step that begins a shutdown is to crash, as crash.after; -2 for nowhere
 	batch    bool // events come in batches that are saved together
 	down     Time // how long the supervisor is away after a crash
 	loses    bool // each third crash loses the saved state
@@ -108,6 +109,7 @@ func drawPlan(t *rapid.T) *plan {
 		opts:     Options{ShutdownTimeout: Time(rapid.IntRange(0, 30).Draw(t, "shutdown_timeout")) * 1e9},
 		seed:     rapid.IntRange(0, 1<<30).Draw(t, "seed"),
 		faults:   rapid.IntRange(0, 3).Draw(t, "faults") > 0,
+		inStop:   -2,
 	}
 	p.opts.OnCritical = OnCritical(rapid.IntRange(0, 2).Draw(t, "on_critical"))
 	names := strings.Fields("a b c d e f g h")[:rapid.IntRange(1, 8).Draw(t, "services")]
@@ -134,7 +136,8 @@ func drawPlan(t *rapid.T) *plan {
 	if rapid.IntRange(0, 3).Draw(t, "stop") == 3 {
 		at := epoch + Time(rapid.IntRange(0, 50000).Draw(t, "at"))*1e6
 		within := Time(rapid.IntRange(0, 20).Draw(t, "within")) * 1e9
-		p.script = append(p.script, scripted{at, Stop{Action: "poweroff", Within: within}})
+		// A signal begins the stop, or hurries it; a request by a client does not.
+		p.script = append(p.script, scripted{at, Stop{Action: "poweroff", Within: within, Hurry: rapid.Bool().Draw(t, "signal")}})
 		if rapid.Bool().Draw(t, "hurry") {
 			p.script = append(p.script, scripted{at + 3e9, Stop{Action: "exit", Within: within, Hurry: true}})
 		}
@@ -233,15 +236,16 @@ type world struct {
 	steps   int
 	crashes []crash
 
-	queue      []*happening
-	ordinals   map[string]int      // spawns so far by service and role
-	number     map[RunID]int       // the ordinal of each run
-	failed     map[RunID]bool      // runs whose spawn has failed
-	ends       map[string][]string // what ended how, by service
-	stopAt     Time                // when the shutdown began
-	recoveries int
-	within     Time
-	lines      []string
+	queue         []*happening
+	ordinals      map[string]int      // spawns so far by service and role
+	number        map[RunID]int       // the ordinal of each run
+	failed        map[RunID]bool      // runs whose spawn has failed
+	ends          map[string][]string // what ended how, by service
+	stopAt        Time                // when the shutdown began
+	recoveries    int
+	crashedInStop bool
+	within        Time
+	lines         []string
 
 	healthd    *healthd
 	configured map[string]*spec.Service // what the last reload has left
@@ -422,6 +426,9 @@ func (w *world) apply(h *happening) []Event {
 			return w.healthdGoes()
 		}
 		w.note("> %T%v", h.ev, h.ev)
+		if stop, ok := h.ev.(Stop); ok {
+			return []Event{Requested{Seq: uint64(h.number) + 1, Event: stop}}
+		}
 		return []Event{h.ev}
 	}
 	p := h.proc
@@ -547,6 +554,9 @@ func (w *world) react(p *process, sig int) {
 func (w *world) step(evs ...Event) {
 	w.steps++
 	after, crashes := w.crashHere()
+	if stops := slices.ContainsFunc(evs, isRequested) && w.core.shutdown == nil; stops && w.plan.inStop > -2 && !w.crashedInStop {
+		after, crashes, w.crashedInStop = w.plan.inStop, true, true
+	}
 	var actions []Action
 	var loads []Load
 	aftermath, row := w.aftermath.clone(), maps.Clone(w.healthd.row)
@@ -574,7 +584,7 @@ func (w *world) step(evs ...Event) {
 			switch ev.(type) {
 			case Ready, Notify: // still in the socket
 				said = append(said, ev)
-			case Boot, Wish, Kill, Load, Stop: // said again by who said it
+			case Boot, Wish, Kill, Load, Stop, Requested: // said again by who said it
 				again = append(again, ev)
 			case Spawned, SpawnFailed, Exited, Emptied, Tick, HelperUp, HelperDown, ProbeResult: // found out
 			}
@@ -597,6 +607,11 @@ func (w *world) step(evs ...Event) {
 	}
 	again := w.perform(actions)
 	if crashes {
+		for _, ev := range evs {
+			if isRequested(ev) && after == 0 { // not acknowledged: pid1 says it again
+				again = append(again, ev)
+			}
+		}
 		w.note("-- crash --")
 		w.recover()
 	} else {
@@ -607,6 +622,8 @@ func (w *world) step(evs ...Event) {
 		w.step(ev)
 	}
 }
+
+func isRequested(ev Event) bool { _, is := ev.(Requested); return is }
 
 func (w *world) crashHere() (after int, ok bool) {
 	for i, c := range w.crashes {
@@ -710,7 +727,7 @@ func (w *world) perform(actions []Action) (at []Event) {
 				w.react(p, a.Signal)
 			}
 		case Halt:
-			if limit := w.stopAt + w.within + afterKill + w.plan.down*Time(len(w.plan.crashes)); w.now > limit {
+			if limit := w.stopAt + w.within + afterKill + w.plan.down*Time(len(w.plan.crashes)+1); w.now > limit {
 				w.fail("zinit ends too late, the time was over at %v", time.Duration(limit-epoch))
 			}
 		case SetProbes:
