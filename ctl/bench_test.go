@@ -60,13 +60,14 @@ func BenchmarkZinit(b *testing.B) {
 	b.Run("restart", s.restart)
 	b.Run("status", s.status)
 	b.Run("logs", s.logs)
+	b.Run("health", s.health)
 	s.print()
 }
 
 // benchStage is where the benchmarks are played.
 type benchStage struct {
 	dir string // in memory, so that no disk is measured
-	bin string // has zinit, zinit-server and zinit-pid1
+	bin string // has the programs of zinit
 	// service and floor are the C programs.
 	service, floor string
 	rows           []benchRow
@@ -91,7 +92,7 @@ func newBenchStage(b *testing.B) *benchStage {
 	s := &benchStage{dir: dir, bin: os.Getenv("ZINIT_TEST_BIN")}
 	if s.bin == "" {
 		s.bin = dir
-		for program, folder := range map[string]string{"zinit": "ctl", "zinit-server": "supervisord", "zinit-pid1": "pid1"} {
+		for program, folder := range map[string]string{"zinit": "ctl", "zinit-server": "supervisord", "zinit-pid1": "pid1", "zinit-healthd": "healthd"} {
 			build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, program), "../"+folder)
 			build.Env = append(os.Environ(), "CGO_ENABLED=0")
 			benchMust(b, build)
@@ -209,14 +210,19 @@ func (r *benchRun) socket() string   { return filepath.Join(r.dir, "z.sock") }
 
 // startZinit starts zinit with services s0, s1, …; args are for each of them.
 func (s *benchStage) startZinit(b *testing.B, services int, args ...string) *benchRun {
+	return s.startWith(b, services, "", args...)
+}
+
+// startWith starts zinit with services that have more tables than others.
+func (s *benchStage) startWith(b *testing.B, services int, tables string, args ...string) *benchRun {
 	r := s.newRun(b)
 	config := filepath.Join(r.dir, "services")
 	if err := os.Mkdir(config, 0o755); err != nil {
 		b.Fatal(err)
 	}
 	for i := range services {
-		text := fmt.Sprintf("[service]\nexec = \"%s %s s%d %s\"\n[lifecycle]\nrestart = \"always\"\nrestart_delay_ms = 0\nstability_period_ms = %d\n",
-			s.service, r.fifoPath(), i, strings.Join(args, " "), benchStable.Milliseconds())
+		text := fmt.Sprintf("[service]\nexec = \"%s %s s%d %s\"\n[lifecycle]\nrestart = \"always\"\nrestart_delay_ms = 0\nstability_period_ms = %d\n%s",
+			s.service, r.fifoPath(), i, strings.Join(args, " "), benchStable.Milliseconds(), tables)
 		if err := os.WriteFile(filepath.Join(config, fmt.Sprintf("s%d.toml", i)), []byte(text), 0o644); err != nil {
 			b.Fatal(err)
 		}
@@ -582,12 +588,7 @@ func (r *benchRun) output(storedBy func() int) (rate, cost float64) {
 	if first.Pid != last.Pid {
 		r.b.Fatal("the service that prints was started twice")
 	}
-	// The CPU clock of a process by its pid: clock_getcpuclockid(3).
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|2), &ts); err != nil {
-		r.b.Fatal(err)
-	}
-	return benchOutput / float64(last.At-first.At) * 1e3, float64(ts.Nano()) / benchOutput
+	return benchOutput / float64(last.At-first.At) * 1e3, benchCPU(r.b, pid) * 1e9 / benchOutput
 }
 
 // benchMedian returns the middle of some figures.
