@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -41,6 +43,36 @@ func TestDocsAreUpToDate(t *testing.T) {
 		default:
 			t.Errorf("%s is stale: go test ./ctl -run Docs -update", file)
 		}
+	}
+}
+
+// TestExamplesInDocsAreValid reads every piece of a service file that the docs
+// show.
+func TestExamplesInDocsAreValid(t *testing.T) {
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatal("there are no docs", err)
+	}
+	examples := 0
+	for _, file := range append(files, "../README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range strings.Split(string(text), "```toml\n")[1:] {
+			example, _, _ := strings.Cut(block, "```")
+			examples++
+			whole := example
+			if !regexp.MustCompile(`(?m)^\[(service|target|xinet)\]`).MatchString(example) {
+				whole = "[service]\nexec = \"x\"\n" + example
+			}
+			if _, _, problems := spec.Parse("example.toml", []byte(whole)); len(problems) > 0 {
+				t.Errorf("%s shows a file with errors: %v\n%s", file, problems, example)
+			}
+		}
+	}
+	if examples == 0 {
+		t.Error("the docs have no examples")
 	}
 }
 

@@ -74,6 +74,12 @@ func (a *app) printEvent(e ipc.Event, width int) error {
 		at = time.Time(*e.Time).In(a.zone).Format("2006-01-02 15:04:05.000")
 	}
 	text := fmt.Sprintf("%s -> %s", e.From, a.paint(stateStyle(e.To), string(e.To)))
+	if h := e.Health; h != nil {
+		text = a.paint(healthStyle(h.Status), clean(h.Status))
+		if h.Message != "" {
+			text += ": " + clean(h.Message)
+		}
+	}
 	if e.Pid > 0 {
 		text += fmt.Sprintf(" (pid %d)", e.Pid)
 	}

@@ -20,6 +20,7 @@ func inspected(r *ipctest.Request) {
 			{Seq: 41, Time: ago(3 * time.Minute), Service: "cache", From: ipc.StateInactive, To: ipc.StateStarting},
 			{Seq: 42, Time: ago(2 * time.Minute), Service: "cache", From: ipc.StateStarting, To: ipc.StateRunning, Pid: 813},
 			{Seq: 43, Time: ago(1500 * time.Millisecond), Service: "cache", From: ipc.StateRunning, To: ipc.StateFailed, Reason: reason},
+			{Seq: 44, Time: ago(time.Second), Service: "web", From: ipc.StateRunning, To: ipc.StateRunning, Health: &ipc.Health{Status: "unhealthy", Message: "503 Service Unavailable"}},
 		})
 	case "service.stats":
 		ipctest.Items(r, []ipc.Stats{

@@ -316,7 +316,9 @@ type Event struct {
 	To      State   `msgpack:"to,omitempty" json:"to,omitempty"`
 	Pid     int     `msgpack:"pid,omitempty" json:"pid,omitempty"`
 	Reason  *Reason `msgpack:"reason,omitempty" json:"reason,omitempty"`
-	Missed  uint64  `msgpack:"missed,omitempty" json:"missed,omitempty"`
+	// Health is set where that has changed, and not the state: From is To.
+	Health *Health `msgpack:"health,omitempty" json:"health,omitempty"`
+	Missed uint64  `msgpack:"missed,omitempty" json:"missed,omitempty"`
 }
 
 // Incident is an item of service.incidents: a failure.

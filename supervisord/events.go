@@ -57,21 +57,15 @@ func (h *history) restore(events []msgpack.RawMessage) error {
 
 // encode numbers changes that follow those there are. They count once they are
 // added.
-func (h *history) encode(at time.Time, changes []core.Changed) ([]msgpack.RawMessage, error) {
+func (h *history) encode(at time.Time, changes []change) ([]msgpack.RawMessage, error) {
 	h.mu.Lock()
 	seq := h.seq
 	h.mu.Unlock()
 	out := make([]msgpack.RawMessage, len(changes))
 	for i, ch := range changes {
 		moment := ipc.Time(at)
-		b, err := msgpack.Marshal(change{
-			Event: ipc.Event{
-				Seq: seq + uint64(i) + 1, Time: &moment, Service: ch.Service,
-				From: ipc.State(ch.From.String()), To: ipc.State(ch.To.String()),
-				Pid: ch.Pid, Reason: reasonOf(ch.Reason),
-			},
-			Run: ch.Run, Decision: ch.Decision,
-		})
+		ch.Seq, ch.Time = seq+uint64(i)+1, &moment
+		b, err := msgpack.Marshal(ch)
 		if err != nil {
 			return nil, err
 		}
@@ -137,12 +131,30 @@ func (h *history) after(seq uint64) (events []msgpack.RawMessage, missed uint64,
 	return kept[seq-oldest:], 0, nil
 }
 
+// changeOf is the event of an action, if it is one.
+func changeOf(a core.Action) (change, bool) {
+	switch a := a.(type) {
+	case core.Changed:
+		return change{
+			Event: ipc.Event{
+				Service: a.Service, From: ipc.State(a.From.String()), To: ipc.State(a.To.String()),
+				Pid: a.Pid, Reason: reasonOf(a.Reason),
+			},
+			Run: a.Run, Decision: a.Decision,
+		}, true
+	case core.HealthChanged:
+		state := ipc.State(a.State.String())
+		return change{Event: ipc.Event{Service: a.Service, From: state, To: state, Health: healthOf(a.Health)}}, true
+	}
+	return change{}, false
+}
+
 // newEvents encodes the changes that the steps have brought since it was
 // called last in this turn.
 func (s *server) newEvents() []msgpack.RawMessage {
-	var changes []core.Changed
+	var changes []change
 	for _, a := range s.pending[s.told:] {
-		if ch, ok := a.(core.Changed); ok {
+		if ch, ok := changeOf(a); ok {
 			changes = append(changes, ch)
 		}
 	}

@@ -14,6 +14,11 @@ import (
 )
 
 // happen adds changes of services s1, s2, … as the loop does.
+func told(a core.Action) change {
+	ch, _ := changeOf(a)
+	return ch
+}
+
 func happen(t *testing.T, h *history, n int) {
 	t.Helper()
 	for range n {
@@ -23,7 +28,7 @@ func happen(t *testing.T, h *history, n int) {
 
 func fail(t *testing.T, h *history, ch core.Changed) {
 	t.Helper()
-	events, err := h.encode(time.Unix(5, 0), []core.Changed{ch})
+	events, err := h.encode(time.Unix(5, 0), []change{told(ch)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,9 +111,9 @@ func TestEventsSurviveTheSupervisor(t *testing.T) {
 		t.Fatal(err)
 	}
 	reason := &core.Reason{Kind: core.ReasonExitCode, Message: "ended with exit code 3", End: &core.End{Code: 3}}
-	events, err := h.encode(time.Unix(5, 0), []core.Changed{
-		{Service: "db", From: core.StateRunning, To: core.StateFailed, Reason: reason, Run: 8, Decision: "restarted"},
-		{Service: "web", From: core.StateInactive, To: core.StateStarting},
+	events, err := h.encode(time.Unix(5, 0), []change{
+		told(core.Changed{Service: "db", From: core.StateRunning, To: core.StateFailed, Reason: reason, Run: 8, Decision: "restarted"}),
+		told(core.Changed{Service: "web", From: core.StateInactive, To: core.StateStarting}),
 	})
 	if err != nil {
 		t.Fatal(err)

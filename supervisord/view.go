@@ -52,16 +52,19 @@ func (s *server) viewOf(name string) (ipc.Service, bool) {
 		}
 		out.Exit = e
 	}
-	h := v.Health
-	out.Health = &ipc.Health{Status: string(h.Status), Message: h.Message, LatencyMS: float64(h.Took) / 1e6, Failures: h.Failures}
-	if h.At > 0 {
-		at := s.wall(h.At)
+	out.Health = healthOf(v.Health)
+	if v.Health.At > 0 {
+		at := s.wall(v.Health.At)
 		out.Health.CheckedAt = &at
 	}
 	for _, b := range v.Blocks {
 		out.BlockedBy = append(out.BlockedBy, ipc.Block{Kind: string(b.Kind), Name: b.Name, Detail: s.core.Describe(now, b)})
 	}
 	return out, true
+}
+
+func healthOf(h core.Health) *ipc.Health {
+	return &ipc.Health{Status: string(h.Status), Message: h.Message, LatencyMS: float64(h.Took) / 1e6, Failures: h.Failures}
 }
 
 func reasonOf(r *core.Reason) *ipc.Reason {
