@@ -362,10 +362,10 @@ func inherit(fds []int, yes bool) error {
 }
 
 // execSelf executes a program in place of this one. It returns only if that
-// fails. Signals wait for the new program, and the ends of children it finds by
-// itself; but a few that mean something are lost if they come just now: the Go
-// runtime lets them through before it has a handler for them, so the best that
-// can be done is to see that they do not kill.
+// fails. The ends of children the new program finds by itself. Other signals
+// wait for it unless another thread of this one still takes them; but some the Go
+// runtime lets through before it has a handler for them, so the best that can be
+// done is to see that they do not kill.
 func execSelf(path string, env []string) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -222,20 +221,18 @@ func TestReplacedUnderLoad(t *testing.T) {
 	})
 }
 
-func TestSignalsAreKeptWhilePid1IsReplaced(t *testing.T) {
+func TestSignalsBeforeAReplacementAreKept(t *testing.T) {
 	w := start(t, setup{})
 	s := w.supervisor()
-	// These the runtime does not let through before it has a handler.
-	sigs := []unix.Signal{unix.SIGUSR1, unix.SIGPWR, unix.SIGWINCH, 37, 38, 64}
-	for i := range 60 {
+	sigs := []unix.Signal{unix.SIGHUP, unix.SIGTERM, unix.SIGUSR1, unix.SIGPWR, unix.SIGWINCH, 37, 64}
+	for i := range 3 * len(sigs) {
 		sig := sigs[i%len(sigs)]
 		n := w.said("pid1 has been replaced")
-		unix.Kill(w.pid, unix.SIGUSR2)
-		time.Sleep(rand.N(8 * time.Millisecond)) // somewhere on the way
 		unix.Kill(w.pid, sig)
+		unix.Kill(w.pid, unix.SIGUSR2)
 		m := s.requested(sig)
-		s.send(ipc.KindAck, ipc.Ack{Seq: m.Seq})
 		w.saying("pid1 has been replaced", n+1)
+		s.send(ipc.KindAck, ipc.Ack{Seq: m.Seq})
 		s.sync()
 	}
 	for _, f := range s.kept {
