@@ -171,8 +171,8 @@ func hostileCrowd(t *testing.T, h *hostileServer) {
 }
 
 // A server that ends with hundreds of waiting clients tells them, and ends.
-func TestShutdownWithWaitingClients(t *testing.T) {
-	h := newHostileServer(t)
+func shutdownWithWaitingClients(t *testing.T, bin string) {
+	h := newHostileServer(t, bin)
 	const waiting = 500
 	var clients sync.WaitGroup
 	answers := make(chan string, waiting)
@@ -207,21 +207,15 @@ func TestShutdownWithWaitingClients(t *testing.T) {
 
 // Of many servers that are started on one socket at the same moment one runs,
 // and each of the others says why it does not.
-func TestOneOfManyStartsWins(t *testing.T) {
-	root := shortTempDir(t)
-	h := &hostileServer{t: t, dir: root, bin: programs(t, root), socket: root + "/z.sock"}
-	h.stage = &stage{mark: "ZINIT_STORY=" + root}
-	if err := os.Mkdir(root+"/services", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.close(t, root) })
+func oneOfManyStartsWins(t *testing.T, bin string) {
+	h := newHostileStage(t, bin)
 	gate, open, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	said := make([]*os.File, *starts)
 	for i := range said {
-		if said[i], err = os.CreateTemp(root, "said-"); err != nil {
+		if said[i], err = os.CreateTemp(h.dir, "said-"); err != nil {
 			t.Fatal(err)
 		}
 		cmd := h.command("zinit-server")
@@ -275,12 +269,9 @@ func TestOneOfManyStartsWins(t *testing.T) {
 
 // The path of a socket has at most 107 bytes, which server and client say. The
 // runtime directory is elsewhere, because there are longer paths in it.
-func TestLongestSocketPath(t *testing.T) {
-	root := shortTempDir(t)
-	h := &hostileServer{t: t, dir: root, bin: programs(t, root)}
-	h.stage = &stage{mark: "ZINIT_STORY=" + root}
-	t.Cleanup(func() { h.close(t, root) })
-	h.socket = root + "/" + strings.Repeat("x", 108-len(root)-len("/.sock")) + ".sock"
+func longestSocketPath(t *testing.T, bin string) {
+	h := newHostileStage(t, bin)
+	h.socket = h.dir + "/" + strings.Repeat("x", 108-len(h.dir)-len("/.sock")) + ".sock"
 	out, err := h.command("zinit-server", "--runtime-dir", "run").CombinedOutput()
 	if want := "the path has 108 bytes, a socket's may have 107; choose a shorter one with --socket"; err == nil || !strings.Contains(string(out), want) {
 		t.Errorf("zinit-server with a path of 108 bytes: %v, %s", err, out)

@@ -44,22 +44,16 @@ type hostileServer struct {
 
 // newHostileServer starts one with services that run, one that prints without
 // end, and one to start and stop.
-func newHostileServer(t *testing.T) *hostileServer {
-	root := shortTempDir(t)
-	h := &hostileServer{t: t, dir: root, bin: programs(t, root), socket: filepath.Join(root, "z.sock")}
-	h.stage = &stage{mark: "ZINIT_STORY=" + root}
-	if err := os.Mkdir(root+"/services", 0o755); err != nil {
-		t.Fatal(err)
-	}
+func newHostileServer(t *testing.T, bin string) *hostileServer {
+	h := newHostileStage(t, bin)
 	for name, exec := range map[string]string{
 		"db": "sleep 1000", "web": "sleep 1000", "talk": "svc lines=1000000000:1ms", "flip": "sleep 1000",
 	} {
 		text := fmt.Sprintf("[service]\nexec = %q\n[logging]\nbuffer_lines = 1000\n[lifecycle]\nstop_signal = \"SIGKILL\"\n", exec)
-		if err := os.WriteFile(root+"/services/"+name+".toml", []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(h.dir+"/services/"+name+".toml", []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() { h.close(t, root) })
 	k := h.launch("zinit-server")
 	if err := eventually(patience, func() error {
 		c, err := net.Dial("unix", h.socket)
@@ -96,6 +90,18 @@ func newHostileServer(t *testing.T) *hostileServer {
 	h.pids = h.running(c)
 	c.Close()
 	h.fds, h.memory = h.settled(), pss(t, h.server)
+	return h
+}
+
+// newHostileStage is one that is not started yet, without services.
+func newHostileStage(t *testing.T, bin string) *hostileServer {
+	root := shortTempDir(t)
+	h := &hostileServer{t: t, dir: root, bin: bin, socket: filepath.Join(root, "z.sock")}
+	h.stage = &stage{mark: "ZINIT_STORY=" + root}
+	if err := os.Mkdir(root+"/services", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.close(t, root) })
 	return h
 }
 
@@ -335,8 +341,18 @@ func request(id any, method string, params any) []byte {
 
 var helloFrame = frame(0, map[string]any{"protocol": 1, "role": "client", "version": "hostile"})
 
-func TestHostileClients(t *testing.T) {
-	h := newHostileServer(t)
+func TestHostile(t *testing.T) {
+	bin := programs(t, shortTempDir(t))
+	for name, test := range map[string]func(*testing.T, string){
+		"clients": hostileClients, "shutdown": shutdownWithWaitingClients,
+		"starts": oneOfManyStartsWins, "long path": longestSocketPath,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, bin) })
+	}
+}
+
+func hostileClients(t *testing.T, bin string) {
+	h := newHostileServer(t, bin)
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *hostileServer)
@@ -476,6 +492,8 @@ func hostileParameters(t *testing.T, h *hostileServer) {
 	types := map[string]any{ // a good value of each
 		"name": "web", "names": []string{"web"}, "config": "[service]", "signal": "CONT", "for": "running", "state": "running", "class": "user",
 		"stream": "stdout", "since": "2026-11-22T18:24:00Z", "grep": "a", "lines": 1, "after": 1, "timeout_ms": 1,
+		"service": "web", "listen": []string{"tcp:127.0.0.1:1"}, "backend": "tcp:127.0.0.1:2", "mode": "proxy", "socket_mode": "0600",
+		"socket_user": "root", "socket_group": "root", "connect_timeout": 1, "idle_timeout": 1, "single_connection": true, "ephemeral": true,
 		"no_wait": true, "reverse": true, "reveal": true, "follow": true, "dry_run": true, "persist": true, "previous": true,
 	}
 	wrong := map[string]any{
