@@ -271,12 +271,14 @@ func (k *keeper) tellExited(r *run) {
 }
 
 // post queues a message. A supervisor to which nothing can be sent is of no
-// use.
+// use; one that has just been killed is told of by the end of its link.
 func (k *keeper) post(kind ipc.Kind, body any, fds ...int) {
-	if k.sup.conn == nil {
+	s := &k.sup
+	if s.conn == nil || s.condemned {
 		return
 	}
-	if err := k.sup.conn.Send(kind, body, fds...); err != nil && k.sup.Pid > 0 && !errors.Is(err, os.ErrClosed) {
+	err := s.conn.Send(kind, body, fds...)
+	if err != nil && s.Pid > 0 && !errors.Is(err, os.ErrClosed) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 		k.log.error("cannot speak to the supervisor: killing it", "error", err)
 		k.killSupervisor()
 	}
