@@ -4,13 +4,14 @@ VERSION  ?= 0.1.0-dev
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 FUZZTIME ?= 20s
+SEED     ?= 0
 
 GO       ?= go
 LDFLAGS  := -s -w -X github.com/threefoldtech/zinit/common/version.Version=$(VERSION)
 PROGRAMS := zinit-pid1=pid1 zinit-server=supervisord zinit-healthd=healthd zinit-proxyd=proxyd zinit=ctl
 EXAMPLES := testdata/examples
 
-.PHONY: build run test lint bench fuzz install clean help
+.PHONY: build run test lint bench storm fuzz install clean help
 
 build: ## build the programs into bin/
 	@mkdir -p bin
@@ -29,6 +30,9 @@ lint: ## formatting, vet and staticcheck
 
 bench: build ## measure side by side with C floors, print a table
 	@ZINIT_TEST_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench Zinit -benchtime 1x -timeout 10m ./ctl
+
+storm: ## kill the supervisor 500 times while everything goes on, print a table; SEED=N for one seen before
+	@nice -n 5 $(GO) test -count=1 -timeout 1h -run '^TestStorm$$' -v ./ctl -storm.kills 600 -storm.seed $(SEED)
 
 fuzz: ## each fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)
