@@ -251,6 +251,7 @@ func (s *server) wall(t core.Time) ipc.Time {
 func (s *server) run() error {
 	go s.keeper.readLoop(s.inbox)
 	go s.notify.waitLoop()
+	s.save() // what start has stepped since it took over
 	s.act()
 	for {
 		if err := s.takeAll(); err != nil {
