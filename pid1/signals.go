@@ -53,9 +53,14 @@ func (s *signalSet) collect(c <-chan os.Signal) {
 	}
 }
 
-// take returns what has come since the last call, in ascending order.
+// take returns what has come since the last call, in ascending order. Of a stop
+// and a continuation only the second is left, as with signals that the kernel
+// keeps (signal(7)); which of them came first is not known.
 func (s *signalSet) take() []int {
 	bits := s.pending.Swap(0)
+	if bits&(1<<(unix.SIGCONT-1)) != 0 {
+		bits &^= 1 << (unix.SIGTSTP - 1)
+	}
 	var sigs []int
 	for n := 1; bits != 0; n, bits = n+1, bits>>1 {
 		if bits&1 != 0 {
@@ -72,10 +77,11 @@ func (s *signalSet) waiting() bool {
 }
 
 // discarded says which signals mean nothing to zinit nor to a main command:
-// those of a broken pipe and of terminal job control.
+// those that the kernel sends to whoever writes to a broken pipe, or uses a
+// terminal from the background.
 func discarded(sig syscall.Signal) bool {
 	switch sig {
-	case unix.SIGPIPE, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGCONT:
+	case unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU:
 		return true
 	}
 	return false

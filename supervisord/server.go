@@ -378,8 +378,18 @@ func (s *server) onSignal(seq uint64, sig unix.Signal) {
 	case sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGPWR:
 		s.log.Info("shutting down", "signal", unix.SignalName(sig))
 		stop.Hurry = true
+		if sig == unix.SIGINT {
+			// Many programs know two ways to stop: an image that has SIGINT as
+			// its STOPSIGNAL means that of its main command.
+			stop.MainSignal = int(sig)
+		}
 		ask(stop)
 	case main:
+		if sig == unix.SIGTSTP {
+			// It has no effect in a session of its own: nobody there could
+			// continue what it stops (orphaned process groups, setpgid(2)).
+			sig = unix.SIGSTOP
+		}
 		ask(core.Kill{Name: mainService, Signal: int(sig)})
 	case ends: // SIGRTMIN+3 to +5
 		ask(stop)

@@ -102,6 +102,9 @@ type Stop struct {
 	Code   int
 	// Within bounds the whole, in nanoseconds.
 	Within Time
+	// MainSignal is what the main command is stopped with, 0 for its own stop
+	// signal.
+	MainSignal int
 	// Hurry kills what is left at once, when a stop is already under way.
 	Hurry bool
 }

@@ -340,6 +340,8 @@ func (c *Core) signalStop(s *service, r *Run) {
 		sig = int(syscall.SIGKILL)
 	case r.Role != RoleMain:
 		sig = int(syscall.SIGTERM)
+	case s.Name == c.opts.Main && c.shutdown != nil && c.shutdown.MainSignal != 0:
+		sig = c.shutdown.MainSignal
 	}
 	c.signal(s, r, sig)
 	if sig != int(syscall.SIGKILL) {

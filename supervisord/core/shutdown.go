@@ -4,6 +4,8 @@ package core
 type Shutdown struct {
 	Action string `msgpack:"action"`
 	Code   int    `msgpack:"code"`
+	// MainSignal is that of Stop.
+	MainSignal int `msgpack:"main_signal,omitempty"`
 	// Deadline is when all that is left is killed, and after that when zinit
 	// ends whatever is left.
 	Deadline Time `msgpack:"deadline"`
@@ -25,7 +27,7 @@ func (c *Core) stopAll(ev Stop) {
 		}
 		return
 	}
-	c.shutdown = &Shutdown{Action: ev.Action, Code: ev.Code, Deadline: c.now + max(ev.Within, 1)}
+	c.shutdown = &Shutdown{Action: ev.Action, Code: ev.Code, MainSignal: ev.MainSignal, Deadline: c.now + max(ev.Within, 1)}
 	for _, n := range c.Names() {
 		s := c.services[n]
 		c.giveUp(s)
