@@ -46,7 +46,8 @@ func ownProxies(p spec.Plan) map[string]*spec.Proxy {
 // own, and lets what is equal keep its place in memory, also of services.
 func (s *server) compareProxies(p *plan) {
 	for _, n := range slices.Sorted(maps.Keys(p.services)) {
-		if was := s.services[n]; was != nil && reflect.DeepEqual(was.Xinet, p.services[n].Xinet) {
+		// One that is kept as a whole may be being read by others.
+		if was := s.services[n]; was != nil && was != p.services[n] && reflect.DeepEqual(was.Xinet, p.services[n].Xinet) {
 			p.services[n].Xinet = was.Xinet
 		}
 	}
