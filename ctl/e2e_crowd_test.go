@@ -66,7 +66,7 @@ func hostileDeaf(t *testing.T, h *hostileServer) {
 	var err error
 	for id := 1; err == nil; id++ {
 		_, err = c.Write(request(id, "service.get", map[string]any{"name": "web"}))
-		if id%1000 == 0 && pss(t, h.server) > h.memory+moreMemory {
+		if id%1000 == 0 && pss(t, h.server) > h.memory+moreMemory() {
 			t.Fatalf("after %d requests the server has %d KiB of memory", id, pss(t, h.server)>>10)
 		}
 	}
