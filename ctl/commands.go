@@ -22,7 +22,7 @@ type command struct {
 }
 
 // commands is the table, in the order of help. It is a function because help
-// is one of the commands that it lists.
+// and completion are among the commands that it lists.
 func commands() []command {
 	return []command{
 		{
@@ -395,6 +395,20 @@ Examples:
   zinit debug-state
   zinit debug-state --json`,
 			setup: debugStateCommand,
+		},
+		{
+			name: "completion", summary: "print what completes commands in a shell", min: 1, max: 1,
+			args: "bash|zsh|fish",
+			help: `The shell completes commands, flags and their values then, and the names of
+services and proxies that the server has. What is printed is the same after an
+upgrade: the shell asks zinit itself at each key.
+
+Examples:
+  zinit completion bash > /etc/bash_completion.d/zinit
+  zinit completion zsh > /usr/local/share/zsh/site-functions/_zinit
+  zinit completion fish > ~/.config/fish/completions/zinit.fish
+  source <(zinit completion bash)`,
+			setup: completionCommand,
 		},
 		{
 			name: "help", summary: "explain a command", max: 2,

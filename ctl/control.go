@@ -122,8 +122,10 @@ func killCommand(*pflag.FlagSet) func(*app, []string) error {
 	}
 }
 
+// goals are what wait can wait for.
+var goals = []string{client.ForRunning, client.ForExited, client.ForHealthy, client.ForInactive}
+
 func waitCommand(flags *pflag.FlagSet) func(*app, []string) error {
-	goals := []string{client.ForRunning, client.ForExited, client.ForHealthy, client.ForInactive}
 	goal := flags.String("for", client.ForRunning, "what to wait for: "+strings.Join(goals, ", "))
 	return func(a *app, names []string) error {
 		if err := oneOf("for", *goal, goals...); err != nil {

@@ -54,6 +54,7 @@ var everyCommand = map[string]struct {
 	"upgrade":        {args: "", slow: true},
 	"debug-procs":    {args: "%"},
 	"debug-state":    {args: ""},
+	"completion":     {args: "bash", local: true, prints: true},
 	"help":           {args: "", local: true, prints: true},
 }
 

@@ -127,6 +127,8 @@ func (a *app) dispatch(args []string) error {
 		args = global.Args()
 	}
 	switch {
+	case len(args) > 0 && args[0] == completeWord:
+		return a.complete(args[1:])
 	case a.version:
 		fmt.Fprintf(a.out, "zinit %s\n", version.Version)
 		return nil
