@@ -3,8 +3,8 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -17,12 +17,19 @@ import (
 
 func checkCommand(*pflag.FlagSet) func(*app, []string) error {
 	return func(a *app, args []string) error {
+		system, err := paths.SystemDir("", true)
+		if err != nil {
+			return err
+		}
 		if len(args) == 0 {
 			dir, err := paths.ConfigDir("", false)
 			if err != nil {
 				return err
 			}
 			args = []string{dir}
+			if _, err := os.Stat(system); err == nil && dir == filepath.Join(filepath.Dir(system), "services") {
+				args = []string{system, dir}
+			}
 		}
 		plan := spec.Plan{Services: map[string]*spec.Service{}, Proxies: map[string]*spec.Proxy{}}
 		var broken, doubtful []spec.Problem
@@ -37,12 +44,11 @@ func checkCommand(*pflag.FlagSet) func(*app, []string) error {
 				broken = append(broken, addFile(&plan, path)...)
 				continue
 			}
-			dir, problems, err := spec.LoadDir(path)
+			problems, err := plan.Load(path, filepath.Clean(path) == system)
 			if err != nil {
 				return err
 			}
 			broken = append(broken, problems...)
-			broken = append(broken, merge(&plan, dir)...)
 		}
 		broken = append(broken, plan.Check()...)
 		if whole {
@@ -69,20 +75,6 @@ func addFile(plan *spec.Plan, path string) []spec.Problem {
 		return broken
 	}
 	return plan.Add(service, proxy)
-}
-
-// merge adds the plan of another directory.
-func merge(plan *spec.Plan, dir spec.Plan) []spec.Problem {
-	var broken []spec.Problem
-	for _, name := range slices.Sorted(maps.Keys(dir.Services)) {
-		broken = append(broken, plan.Add(dir.Services[name], nil)...)
-	}
-	for _, name := range slices.Sorted(maps.Keys(dir.Proxies)) {
-		if proxy := dir.Proxies[name]; dir.Services[name] == nil || dir.Services[name].Xinet != proxy {
-			broken = append(broken, plan.Add(nil, proxy)...)
-		}
-	}
-	return broken
 }
 
 // wire makes of problems what other commands and JSON show of them.

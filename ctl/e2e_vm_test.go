@@ -328,7 +328,12 @@ func (m *vm) run(command string) (output string, code int, err error) {
 	end := regexp.MustCompile(fmt.Sprintf(`(?s)\A(.*)\nend %d (\d+)\n`, m.commands))
 	groups, _ := m.agent.expect(end, from)
 	if groups == nil {
-		return "", 0, fmt.Errorf("the machine does not answer")
+		select {
+		case <-m.agent.over: // it was the command to end the machine
+			return "", 0, nil
+		default:
+			return "", 0, fmt.Errorf("the machine does not answer")
+		}
 	}
 	code, err = strconv.Atoi(groups[2])
 	return groups[1], code, err

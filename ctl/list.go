@@ -190,6 +190,9 @@ func (a *app) systemStatus(ctx context.Context, c *client.Client) error {
 	}
 	f := fields{a: a}
 	f.add("services", strings.Join(counts, "  "))
+	if info.SystemDir != "" {
+		f.addClean("system", info.SystemDir)
+	}
 	f.addClean("config", info.ConfigDir)
 	f.addClean("socket", info.Socket)
 	f.addClean("runtime", info.RuntimeDir)

@@ -397,7 +397,8 @@ type Info struct {
 	Socket       string         `msgpack:"socket" json:"socket"`
 	RuntimeDir   string         `msgpack:"runtime_dir" json:"runtime_dir"`
 	ConfigDir    string         `msgpack:"config_dir" json:"config_dir"`
-	Services     map[string]int `msgpack:"services" json:"services"` // by state
+	SystemDir    string         `msgpack:"system_dir,omitempty" json:"system_dir,omitempty"` // where it is in use
+	Services     map[string]int `msgpack:"services" json:"services"`                         // by state
 	ConfigErrors []Problem      `msgpack:"config_errors" json:"config_errors"`
 	ShuttingDown bool           `msgpack:"shutting_down,omitempty" json:"shutting_down,omitempty"`
 	// ServerRestarts counts how often the supervisor was replaced while the

@@ -41,6 +41,8 @@ import (
 // options are the flags, with their defaults from the environment.
 type options struct {
 	configDir       string
+	systemDir       string // "" for none
+	pid1Mode        bool
 	socket          string
 	runtimeDir      string
 	socketMode      fs.FileMode
@@ -83,6 +85,8 @@ func parseFlags(args []string) (options, error) {
 	f := pflag.NewFlagSet("zinit-server", pflag.ContinueOnError)
 	f.SortFlags = false
 	f.StringVar(&o.configDir, "config-dir", "", "`directory` with one TOML file per service")
+	f.StringVar(&o.systemDir, "system-dir", "", "`directory` with the services that start before all others (default on a machine, and with --pid1-mode: /etc/zinit/system)")
+	f.BoolVar(&o.pid1Mode, "pid1-mode", false, "read the system directory, as on a machine")
 	f.StringVar(&o.socket, "socket", "", "control socket `path`")
 	f.StringVar(&o.runtimeDir, "runtime-dir", "", "`directory` for state and logs (default: derived from the socket)")
 	mode := f.String("socket-mode", "0600", "permissions of the control socket, in `octal`")
@@ -223,6 +227,11 @@ func supervise(o options, link string, log *slog.Logger) error {
 	}
 	if o.configDir, err = paths.ConfigDir(o.configDir, k.hello.Mode != ipc.ModeStandalone); err != nil {
 		return err
+	}
+	if o.systemDir != "" || o.pid1Mode || k.hello.Mode == ipc.ModeVM {
+		if o.systemDir, err = paths.SystemDir(o.systemDir, true); err != nil {
+			return err
+		}
 	}
 	s, err := start(o, k, log)
 	if err != nil {

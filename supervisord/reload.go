@@ -104,13 +104,22 @@ func (s *server) apply(p plan, opened map[spec.Address]int) {
 	s.moved = true
 }
 
-// configured is what the directory holds, and what was added at run time.
+// configured is what the directories hold, and what was added at run time.
 func (s *server) configured(ctx context.Context) (read spec.Plan, problems []ipc.Problem, err error) {
-	read, bad, err := spec.LoadDir(s.opts.configDir)
+	read, bad, err := spec.LoadDirs(s.opts.systemDir, s.opts.configDir)
 	if err != nil {
 		return read, nil, ipc.Errorf(ipc.ErrInvalid, "%v", err)
 	}
+	var gone error
+	if s.opts.systemDir != "" {
+		_, gone = os.Stat(s.opts.systemDir)
+	}
 	err = s.in(ctx, func() {
+		for _, sp := range s.services {
+			if sp.Early && gone != nil { // it was there
+				bad = []spec.Problem{{File: s.opts.systemDir, Message: "cannot read system directory: " + gone.Error()}}
+			}
+		}
 		if len(s.keeper.hello.Main) > 0 { // whatever a file says
 			read.Services[mainService] = s.services[mainService]
 		}
@@ -283,6 +292,9 @@ func (s *server) set(ctx context.Context, p ipc.ConfigParams) ([]ipc.Moved, erro
 		}
 	}); err != nil {
 		return nil, err
+	}
+	if filepath.Dir(sp.File) == s.opts.systemDir {
+		sp.MakeEarly()
 	}
 	if p.Config, err = named(p.Config, sp); err != nil {
 		return nil, err

@@ -158,15 +158,19 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	return s, nil
 }
 
-// loadConfig reads the service directory, and adds the main command.
+// loadConfig reads the directories, and adds the main command.
 func (s *server) loadConfig() error {
-	plan, problems, err := spec.LoadDir(s.opts.configDir)
+	plan, problems, err := spec.LoadDirs(s.opts.systemDir, s.opts.configDir)
 	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		if len(s.keeper.hello.Main) == 0 {
-			s.log.Warn("the service directory does not exist: there is nothing to start", "dir", s.opts.configDir)
+			text := "the service directory does not exist"
+			if len(plan.Services) == 0 {
+				text += ": there is nothing to start"
+			}
+			s.log.Warn(text, "dir", s.opts.configDir)
 		}
 	}
 	s.problems = append(problems, plan.Check()...)
@@ -174,9 +178,6 @@ func (s *server) loadConfig() error {
 		s.log.Error("configuration: "+p.Message, "file", p.File, "line", p.Line, "column", p.Column)
 	}
 	s.services, s.ownProxies = plan.Services, ownProxies(plan)
-	if s.services == nil {
-		s.services = map[string]*spec.Service{}
-	}
 	if argv := s.keeper.hello.Main; len(argv) > 0 {
 		s.services[mainService] = mainSpec(argv, s.services)
 	}

@@ -221,7 +221,7 @@ func (s *server) tree(name string, edges func(string) []string, depth int) (ipc.
 func (s *server) info() ipc.Info {
 	i := ipc.Info{
 		Version: version.Version, Pid: os.Getpid(), KeeperPid: s.keeper.hello.Pid, Mode: string(s.keeper.hello.Mode),
-		Socket: s.paths.Socket, RuntimeDir: s.paths.RuntimeDir, ConfigDir: s.opts.configDir,
+		Socket: s.paths.Socket, RuntimeDir: s.paths.RuntimeDir, ConfigDir: s.opts.configDir, SystemDir: s.opts.systemDir,
 		UptimeMS: age(s.keeper.hello.StartTime).Milliseconds(), Services: map[string]int{},
 		ConfigErrors: []ipc.Problem{}, ServerRestarts: s.keeper.hello.Restarts, LastEnd: s.keeper.hello.LastEnd,
 		DownMS: time.Duration(s.keeper.hello.Down).Milliseconds(), ShuttingDown: s.core.ShuttingDown(), StateLost: s.lost,

@@ -25,29 +25,58 @@ func LoadFile(path string) (*Service, *Proxy, []Problem) {
 	return Parse(path, data)
 }
 
-// LoadDir reads all *.toml files of a directory but those whose name begins
-// with a dot. What is broken is in the problems, in order of the files, and
-// everything else in the plan. The error is that of reading the directory, for
-// errors.Is(err, fs.ErrNotExist) and the like.
-func LoadDir(dir string) (Plan, []Problem, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return Plan{}, nil, fmt.Errorf("cannot read service directory: %w", err)
-	}
+// LoadDir reads all *.toml files of a service directory but those whose name
+// begins with a dot. What is broken is in the problems, in order of the files,
+// and everything else in the plan. The error is that of reading the directory,
+// for errors.Is(err, fs.ErrNotExist) and the like.
+func LoadDir(dir string) (Plan, []Problem, error) { return LoadDirs("", dir) }
+
+// LoadDirs reads a system directory, whose services are early, and a service
+// directory, as LoadDir does. A system directory "" is none; one that does not
+// exist is empty. Where the service directory cannot be read, the plan has the
+// services of the other.
+func LoadDirs(system, dir string) (Plan, []Problem, error) {
 	plan := Plan{Services: map[string]*Service{}, Proxies: map[string]*Proxy{}}
 	var problems []Problem
+	if system != "" {
+		var err error
+		if problems, err = plan.Load(system, true); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return plan, problems, err
+		}
+	}
+	more, err := plan.Load(dir, false)
+	return plan, append(problems, more...), err
+}
+
+// Load adds the files of a directory, of the system directory if early is set,
+// as LoadDir reads them.
+func (p *Plan) Load(dir string, early bool) (problems []Problem, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		kind := "service"
+		if early {
+			kind = "system"
+		}
+		return nil, fmt.Errorf("cannot read %s directory: %w", kind, err)
+	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") || !strings.HasSuffix(e.Name(), ".toml") {
 			continue
 		}
 		s, x, broken := LoadFile(filepath.Join(dir, e.Name()))
+		if s != nil && early {
+			s.MakeEarly()
+		}
 		if broken == nil {
-			broken = plan.Add(s, x)
+			broken = p.Add(s, x)
 		}
 		problems = append(problems, broken...)
 	}
-	return plan, problems, nil
+	return problems, nil
 }
+
+// MakeEarly makes a service one of the system directory.
+func (s *Service) MakeEarly() { s.Early, s.Class = true, ClassSystem }
 
 func readFile(path string) ([]byte, error) {
 	// Looked at before it is opened, as opening a device may already do

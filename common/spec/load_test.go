@@ -83,7 +83,8 @@ func TestLoadDir(t *testing.T) {
 	}
 }
 
-// services makes "a: b c; after d" lines into a graph.
+// services makes "a: b c; after d" lines into a graph. Names that begin with a
+// capital are of early services.
 func services(lines ...string) map[string]*Service {
 	m := map[string]*Service{}
 	for _, line := range lines {
@@ -91,6 +92,7 @@ func services(lines ...string) map[string]*Service {
 		requires, after, _ := strings.Cut(rest, ";")
 		s := Default(name)
 		s.File = name + ".toml"
+		s.Early = name < "a"
 		s.Requires, s.After = strings.Fields(requires), strings.Fields(after)
 		m[name] = s
 	}
@@ -107,6 +109,9 @@ func TestCycles(t *testing.T) {
 		{"two", services("b: a", "a: b"), [][]string{{"a", "b"}}},
 		{"itself", services("a: a"), [][]string{{"a"}}},
 		{"through after", services("a: b", "b:; c", "c: a"), [][]string{{"a", "b", "c"}}},
+		{"early ones come first", services("Net:; Log", "Log: ", "web: db", "db:; Net"), nil},
+		{"an early one waits for a late one", services("Net: dns", "dns: ", "web: dns"), [][]string{{"Net", "dns"}}},
+		{"two of those", services("Log: syslog", "Net: dns", "dns: ", "syslog: ", "web: "), [][]string{{"Log", "syslog"}, {"Net", "dns"}}},
 		{"members only", services("a: b", "b: c", "c: d", "d: b", "e: a d"), [][]string{{"b", "c", "d"}}},
 		{"two of them", services("x: y", "y: x", "a: c x", "c: a"), [][]string{{"a", "c"}, {"x", "y"}}},
 		{"one inside another", services("a: b", "b: c a", "c: d", "d: c a"), [][]string{{"a", "b"}, {"c", "d"}}},

@@ -51,11 +51,12 @@ func duplicate(file, name, kind, first string) []Problem {
 func (p Plan) Check() []Problem {
 	var problems []Problem
 	for _, cycle := range Cycles(p.Services) {
-		problems = append(problems, Problem{
-			File:    p.Services[cycle[0]].File,
-			Service: cycle[0],
-			Message: "dependency cycle: " + strings.Join(append(cycle, cycle[0]), " -> "),
-		})
+		message := "dependency cycle: " + strings.Join(append(cycle, cycle[0]), " -> ")
+		early := func(name string) bool { return p.Services[name].Early }
+		if slices.ContainsFunc(cycle, early) {
+			message += " (services of the system directory start before all others)"
+		}
+		problems = append(problems, Problem{File: p.Services[cycle[0]].File, Service: cycle[0], Message: message})
 	}
 	problems = append(problems, p.sharedLogFiles()...)
 	return append(problems, p.sharedListeners()...)
@@ -164,7 +165,22 @@ func (s *Service) dependencies() [4]dependencyList {
 // with a service of another, that without their members there is none left.
 // Each is a path along the dependencies that begins with its first name by
 // alphabet ("a requires b requires a" is a, b); they are sorted.
+//
+// That each late service comes after all early ones is one edge for each, by
+// way of a service without a name.
 func Cycles(services map[string]*Service) [][]string {
+	const between = ""
+	var early []string
+	for name, s := range services {
+		if s.Early {
+			early = append(early, name)
+		}
+	}
+	if len(early) > 0 {
+		slices.Sort(early)
+		services = maps.Clone(services)
+		services[between] = &Service{After: early, Early: true}
+	}
 	const (
 		onPath = 1 + iota
 		done
@@ -183,7 +199,7 @@ func Cycles(services map[string]*Service) [][]string {
 		state[root] = onPath
 		for len(path) > 0 {
 			top := &path[len(path)-1]
-			to, ok := services[top.name].edge(top.next)
+			to, ok := services[top.name].edge(top.next, between)
 			top.next++
 			switch {
 			case !ok:
@@ -197,6 +213,10 @@ func Cycles(services map[string]*Service) [][]string {
 				}
 				var cycle []string
 				for _, v := range path[start:] {
+					if v.name == between { // not a member, others go by it as well
+						state[v.name] = 0
+						continue
+					}
 					cycle = append(cycle, v.name)
 					state[v.name] = done
 				}
@@ -212,15 +232,16 @@ func Cycles(services map[string]*Service) [][]string {
 	return cycles
 }
 
-// edge is the i-th of what a service requires or comes after.
-func (s *Service) edge(i int) (string, bool) {
+// edge is the i-th of what a service requires or comes after; the last of a
+// late one is what stands for the early ones.
+func (s *Service) edge(i int, early string) (string, bool) {
 	if i < len(s.Requires) {
 		return s.Requires[i], true
 	}
 	if i -= len(s.Requires); i < len(s.After) {
 		return s.After[i], true
 	}
-	return "", false
+	return early, i == len(s.After) && !s.Early
 }
 
 // fromSmallest rotates a cycle.

@@ -83,6 +83,9 @@ type Service struct {
 	Kind Kind   `msgpack:"kind"`
 	// File is where it comes from, "" for what was added at run time.
 	File string `msgpack:"file,omitempty"`
+	// Early says that it comes from the system directory: all services that do
+	// not start as if they had after on it.
+	Early bool `msgpack:"early,omitempty"`
 
 	Exec     Command  `msgpack:"exec,omitempty"`
 	Dir      string   `msgpack:"dir,omitempty"`

@@ -115,8 +115,14 @@ func (c *Core) takeForDone(running []*service, records []Record) (done []string)
 	for _, r := range records {
 		seen[r.Name] = true
 	}
+	early := c.early.names
 	for todo := slices.Clone(running); len(todo) > 0; todo = todo[1:] {
-		for _, n := range slices.Concat(todo[0].spec.Requires, todo[0].spec.After) {
+		before := slices.Concat(todo[0].spec.Requires, todo[0].spec.After)
+		if !todo[0].spec.Early {
+			before = append(before, early...)
+			early = nil // once is enough
+		}
+		for _, n := range before {
 			d := c.services[n]
 			if d == nil || seen[n] || len(d.Runs) > 0 {
 				continue

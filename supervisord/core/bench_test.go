@@ -32,6 +32,13 @@ var shapes = []struct {
 			return []string{nth(0)}
 		})
 	}},
+	{"early", func(n int) map[string]*spec.Service { // a twentieth of all, as on a machine
+		services := build(n, func(int) []string { return nil })
+		for i := range n / 20 {
+			services[nth(i)].Early = true
+		}
+		return services
+	}},
 }
 
 func nth(i int) string { return fmt.Sprintf("service-%05d", i) }

@@ -66,6 +66,8 @@ type Core struct {
 	// go first when both are about to start.
 	givesWay map[string][]string
 
+	early early
+
 	touched  map[string]bool
 	runs     map[RunID]*service
 	strays   map[RunID]bool // runs of nobody, being ended

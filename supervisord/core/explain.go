@@ -33,10 +33,13 @@ func (c *Core) View(now Time, name string) (View, bool) {
 		return View{}, false
 	}
 	v := View{
-		Record: s.copy(), Spec: s.spec, Blocks: s.blocks, Pid: s.pid(),
+		Record: s.copy(), Spec: s.spec, Blocks: slices.Clone(s.blocks), Pid: s.pid(),
 		Dependents: slices.Clone(c.requiredBy[name]), Note: c.note(now, s),
 	}
 	v.Health = c.healthOf(s)
+	for i, b := range v.Blocks {
+		v.Blocks[i].Name = c.name(b)
+	}
 	v.UnderWay = s.Due && s.UnderWay
 	if s.State == StateRunning && s.ranStable(now) {
 		v.Restarts = 0
@@ -49,12 +52,15 @@ func (c *Core) View(now Time, name string) (View, bool) {
 
 // Describe says what a block is about, in words.
 func (c *Core) Describe(now Time, b Block) string {
-	d := c.services[b.Name]
+	d := c.services[c.name(b)]
 	if d == nil {
 		return b.Name + " does not exist"
 	}
 	switch b.Kind {
 	case BlockRequires, BlockAfter:
+		if b.Early {
+			return c.standing(now, d) + ", and system services start first"
+		}
 		return c.standing(now, d)
 	case BlockConflicts:
 		return c.standing(now, d) + ", and only one of them may run"
@@ -104,7 +110,7 @@ func (c *Core) standing(now Time, s *service) string {
 func (c *Core) root(s *service) *service {
 	for seen := map[*service]bool{}; s.State == StateBlocked && len(s.blocks) > 0 && !seen[s]; {
 		seen[s] = true
-		if d := c.services[s.blocks[0].Name]; d != nil {
+		if d := c.services[c.name(s.blocks[0])]; d != nil {
 			s = d
 		}
 	}

@@ -14,6 +14,7 @@ func (c *Core) link() {
 	c.conflicts, c.ports = map[string][]string{}, map[uint16][]string{}
 	specs := make(map[string]*spec.Service, len(c.services)) // of those that may start
 	names := c.Names()
+	c.linkEarly(names)
 	for _, n := range names {
 		s := c.services[n]
 		if !s.Removed {
@@ -74,6 +75,7 @@ func (c *Core) unlink(s *service) {
 	for _, d := range s.spec.After {
 		cut(c.afterBy, d, s.Name)
 	}
+	c.unlinkEarly(s.Name)
 	for _, p := range s.spec.Ports {
 		cut(c.ports, p, s.Name)
 	}
@@ -124,13 +126,18 @@ func (c *Core) loosen(specs map[string]*spec.Service) {
 // a circle, and a start that is on its way does come about.
 func (c *Core) waitsFor(first, other string) bool {
 	seen := map[string]bool{first: true}
+	early := c.early.names
 	for todo := []string{first}; len(todo) > 0; todo = todo[1:] {
 		n := todo[0]
 		s := c.services[n]
 		if s == nil || s.broken != nil || s.Removed {
 			continue
 		}
-		for _, l := range [][]string{s.spec.Requires, s.spec.After, c.givesWay[n]} {
+		lists := [][]string{s.spec.Requires, s.spec.After, c.givesWay[n]}
+		if !s.spec.Early {
+			lists, early = append(lists, early), nil // once is enough
+		}
+		for _, l := range lists {
 			for _, d := range l {
 				if d == other {
 					return true

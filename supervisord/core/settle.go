@@ -25,6 +25,9 @@ type Block struct {
 	Kind BlockKind
 	Name string
 	Port uint16 // for port
+	// Early says that it stands for all early services that are in the way, of
+	// which View names the first.
+	Early bool
 }
 
 // save marks a service as changed since the last Changes.
@@ -34,6 +37,7 @@ func (c *Core) save(s *service) { c.dirty[s.Name] = true }
 func (c *Core) touch(s *service) {
 	c.save(s)
 	c.touched[s.Name] = true
+	c.early.stale = c.early.stale || s.spec.Early
 	c.touchGates(s)
 	c.touchNames(c.requiredBy[s.Name], c.afterBy[s.Name], c.conflicts[s.Name])
 	// What this one requires may be waiting for it to be down.
@@ -62,13 +66,13 @@ func (c *Core) touchNames(lists ...[]string) {
 // something does so for good, towards a wish, so the number of rounds is
 // bounded by the length of the longest chain.
 func (c *Core) settle() {
-	for len(c.touched) > 0 {
+	for c.anyTouched() {
 		blocked := map[string]bool{}
-		for len(c.touched) > 0 {
+		for c.anyTouched() {
 			starts := map[string]bool{}
-			for len(c.touched) > 0 {
+			for c.anyTouched() {
 				stops := map[string]bool{}
-				for len(c.touched) > 0 {
+				for c.anyTouched() {
 					round := c.touched
 					c.touched = map[string]bool{}
 					maps.Copy(stops, round)
@@ -147,7 +151,7 @@ func (c *Core) lost(s *service) string {
 
 // dependentsDown says that nothing is left that has to go before a service.
 func (c *Core) dependentsDown(s *service) bool {
-	return s.users == 0 && (c.shutdown == nil || s.followers == 0)
+	return s.users == 0 && (c.shutdown == nil || s.followers == 0 && (!s.spec.Early || c.early.engaged == 0))
 }
 
 // count keeps users and followers of others right. It is called whenever the
@@ -163,6 +167,7 @@ func (c *Core) count(s *service) {
 		if s.counted {
 			by = 1
 		}
+		c.countLate(s, by)
 		for _, n := range s.spec.Requires {
 			if d := c.services[n]; d != nil {
 				d.users += by
@@ -253,6 +258,9 @@ func (c *Core) inTheWay(s *service) (*Reason, []Block) {
 			blocks = append(blocks, Block{Kind: BlockAfter, Name: n})
 		}
 	}
+	if !s.spec.Early && c.lookEarly().first != "" {
+		blocks = append(blocks, Block{Kind: BlockAfter, Early: true})
+	}
 	for _, n := range c.conflicts[s.Name] {
 		if d := c.services[n]; d != nil && c.excludes(d, s) {
 			blocks = append(blocks, Block{Kind: BlockConflicts, Name: n})
@@ -296,6 +304,12 @@ func (c *Core) moving(blocks []Block) bool {
 		d := c.services[b.Name]
 		switch b.Kind {
 		case BlockRequires, BlockAfter:
+			if b.Early {
+				if !c.lookEarly().moving {
+					return false
+				}
+				continue
+			}
 			if !d.onItsWay() {
 				return false
 			}

@@ -294,6 +294,8 @@ func parseService(t testing.TB, fields []string) *spec.Service {
 			s.Kind, s.Exec = spec.KindTarget, nil
 		case "critical":
 			s.Critical = true
+		case "early":
+			s.Early = true
 		case "status":
 			s.Status = spec.Status(v)
 		case "restart":

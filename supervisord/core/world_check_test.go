@@ -95,6 +95,11 @@ func (w *world) checkFirstStop(s *service) {
 	if w.late[s.Name] {
 		return
 	}
+	for _, n := range w.core.Names() {
+		if d := w.core.services[n]; s.spec.Early && !d.spec.Early && d.State.active() && w.core.shutdown != nil && s.Since >= w.stopAt {
+			w.fail("%s is stopped before %s, which is %v and late", s.Name, n, d.State)
+		}
+	}
 	seen := map[string]bool{s.Name: true}
 	for todo := []string{s.Name}; len(todo) > 0; todo = todo[1:] {
 		n := todo[0]
@@ -117,7 +122,7 @@ func (w *world) checkFirstStop(s *service) {
 func (w *world) checkState() {
 	c := w.core
 	users, followers := map[string]int{}, map[string]int{}
-	runs := 0
+	runs, late := 0, 0
 	for n, s := range c.services {
 		runs += len(s.Runs)
 		mains := 0
@@ -183,6 +188,9 @@ func (w *world) checkState() {
 			for _, d := range s.spec.After {
 				followers[d]++
 			}
+			if !s.spec.Early {
+				late++
+			}
 		}
 		for _, o := range c.conflicts[n] {
 			pair := [2]string{min(n, o), max(n, o)}
@@ -201,6 +209,9 @@ func (w *world) checkState() {
 		if s.users != users[n] || s.followers != followers[n] {
 			w.fail("%s has %d users and %d followers, counted %d and %d", n, users[n], followers[n], s.users, s.followers)
 		}
+	}
+	if late != c.early.engaged {
+		w.fail("%d late services are engaged, counted %d", late, c.early.engaged)
 	}
 	if runs != len(c.runs) {
 		w.fail("%d runs of services, %d in the table", runs, len(c.runs))
@@ -315,7 +326,11 @@ func (w *world) checkBlocked(s *service) {
 			}
 		}
 	}
-	for _, n := range s.spec.After {
+	before := s.spec.After
+	if !s.spec.Early {
+		before = slices.Concat(before, c.early.names)
+	}
+	for _, n := range before {
 		if d := c.services[n]; d != nil && (d.State == StateStarting || w.waitsForHung(d)) {
 			return
 		}

@@ -74,6 +74,7 @@ func (ch change) apply(was *spec.Service) *spec.Service {
 	switch ch.part {
 	case partDependencies:
 		sp.Requires, sp.After, sp.Wants, sp.Conflicts = ch.spec.Requires, ch.spec.After, ch.spec.Wants, ch.spec.Conflicts
+		sp.Early = ch.spec.Early
 	case partStatus:
 		sp.Status = ch.spec.Status
 	case partPolicy:

@@ -222,6 +222,7 @@ func drawService(t *rapid.T, name string, names []string) *spec.Service {
 		l.OnExit = spec.OnExitShutdown
 	}
 	s.Critical = one("critical", 15)
+	s.Early = one("early", 4)
 	return s
 }
 
