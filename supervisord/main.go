@@ -4,13 +4,22 @@
 // moment.
 //
 // main.go wires it up, server.go is the loop, perform.go does what the core
-// decides, keeper.go is the link to pid1, methods.go is the table of what clients
-// can ask for, control.go, view.go, wish.go and reload.go serve them, notify.go
-// hears readiness, store.go keeps what a crash must not lose, takeover.go goes on
-// from there, runtime.go puts back files that were removed, upgrade.go leaves to
-// another version, pipes.go holds the ends of what services print. events.go and
-// incidents.go keep what has happened; get.go, stats.go and debug.go look into
-// services; proc.go and ports.go read /proc; attach.go copies output to stdout.
+// decides, and cgroup_linux.go, limits_linux.go and conceal.go help it.
+//
+//   - pid1: keeper.go is the link, takeover.go goes on from what it knows and from
+//     what store.go has kept, upgrade.go leaves to another version.
+//   - Clients: control.go has the socket, methods.go the table of what they can
+//     ask for, requests.go, output.go and xinet.go answer; view.go, get.go,
+//     stats.go and debug.go look into services, wish.go waits for what was wished,
+//     reload.go changes the configuration.
+//   - Services: notify.go hears readiness, pipes.go holds the ends of what they
+//     print, attach.go copies it to stdout, events.go and incidents.go keep what
+//     has happened.
+//   - Helpers: helpers.go runs them, health.go speaks with zinit-healthd,
+//     proxies.go with zinit-proxyd, for which listeners.go has the sockets.
+//   - Files: runtime.go puts back those that were removed, proc.go and ports.go
+//     read /proc.
+//
 // The decisions are in package core, the output of services in logs.
 package main
 
