@@ -4,7 +4,7 @@
 // moment.
 //
 // main.go wires it up, server.go is the loop, perform.go does what the core
-// decides, and cgroup_linux.go, limits_linux.go and conceal.go help it.
+// decides, and environ.go, cgroup_linux.go, limits_linux.go and conceal.go help it.
 //
 //   - pid1: keeper.go is the link, takeover.go goes on from what it knows and from
 //     what store.go has kept, upgrade.go leaves to another version.

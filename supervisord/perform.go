@@ -3,13 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"os/user"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -142,8 +139,6 @@ func (s *server) prepare(a core.Spawn) {
 	s.onPrepared(b.build())
 }
 
-func isSecret(v spec.EnvVar) bool { return v.File != "" }
-
 // onPrepared sends the order, or tells the core that there is none to send.
 func (s *server) onPrepared(p prepared) {
 	if p.err == nil && p.notify {
@@ -157,23 +152,6 @@ func (s *server) onPrepared(p prepared) {
 	if err := s.keeper.send(ipc.KindSpawn, p.order); err != nil {
 		s.events = append(s.events, core.SpawnFailed{Run: p.run, Message: err.Error(), Code: 126})
 	}
-}
-
-// environment is what every command of a service gets beside its own.
-func (s *server) environment(sp *spec.Service) []string {
-	return append(ownEnviron(), "ZINIT_SERVICE="+sp.Name, "ZINIT_SOCKET="+s.paths.Socket)
-}
-
-// ownEnviron is the environment of zinit without what is meant for it alone.
-func ownEnviron() []string {
-	return slices.DeleteFunc(os.Environ(), func(kv string) bool {
-		name, _, _ := strings.Cut(kv, "=")
-		switch name {
-		case keeperEnv, "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID":
-			return true
-		}
-		return false
-	})
 }
 
 // builder turns a spawn of the core into an order for pid1. It touches nothing
@@ -295,135 +273,6 @@ func commandFor(sp *spec.Service, role core.Role) spec.Command {
 	case core.RoleMain:
 	}
 	return sp.Exec
-}
-
-// environ is an environment, the last value of a name counting. It is searched
-// from the front: most have few dozen names.
-type environ struct{ list []string }
-
-func newEnviron(base []string) *environ {
-	e := &environ{list: make([]string, 0, len(base)+8)}
-	for _, kv := range base {
-		if name, _, ok := strings.Cut(kv, "="); ok {
-			e.put(name, kv)
-		}
-	}
-	if _, ok := e.get("PATH"); !ok {
-		e.set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-	}
-	return e
-}
-
-func (e *environ) set(name, value string) { e.put(name, name+"="+value) }
-
-func (e *environ) put(name, kv string) {
-	if i := e.find(name); i >= 0 {
-		e.list[i] = kv
-		return
-	}
-	e.list = append(e.list, kv)
-}
-
-func (e *environ) find(name string) int {
-	return slices.IndexFunc(e.list, func(kv string) bool {
-		return len(kv) > len(name) && kv[len(name)] == '=' && kv[:len(name)] == name
-	})
-}
-
-func (e *environ) get(name string) (string, bool) {
-	i := e.find(name)
-	if i < 0 {
-		return "", false
-	}
-	return e.list[i][len(name)+1:], true
-}
-
-// addFrom adds env_file, then env. config says that an error lies in the
-// configuration itself.
-func (e *environ) addFrom(sp *spec.Service) (config bool, err error) {
-	for _, entry := range sp.EnvFile {
-		vars, _, config, err := e.readFile(entry)
-		if err != nil {
-			return config, err
-		}
-		for _, v := range vars {
-			value, err := spec.ExpandString(v.Value, e.get)
-			if err != nil {
-				return true, fmt.Errorf("cannot expand %s of %s: %w", v.Name, entry, withoutText(err))
-			}
-			e.set(v.Name, value)
-		}
-	}
-	for _, v := range sp.Env {
-		if v.File != "" {
-			data, err := readSmall(v.File)
-			if err != nil {
-				return false, fmt.Errorf("cannot read the value of %s from %s: %w", v.Name, v.File, err)
-			}
-			e.set(v.Name, strings.TrimSuffix(string(data), "\n"))
-			continue
-		}
-		value, err := spec.ExpandString(v.Value, e.get)
-		if err != nil {
-			return true, fmt.Errorf("cannot expand %s: %w", v.Name, err)
-		}
-		e.set(v.Name, value)
-	}
-	return false, nil
-}
-
-// withoutText leaves out of an error what a file says in ${NAME:?text}.
-func withoutText(err error) error {
-	var unset *spec.UnsetError
-	if errors.As(err, &unset) {
-		return &spec.UnsetError{Name: unset.Name, OrEmpty: unset.OrEmpty}
-	}
-	return err
-}
-
-// readFile reads one entry of env_file, and returns the path that it stands for;
-// errors have the entry, as the path may hold a secret. A file that may be
-// missing and is has no variables.
-func (e *environ) readFile(entry string) (vars []spec.EnvVar, path string, config bool, err error) {
-	entry, optional := strings.CutPrefix(entry, "-")
-	if path, err = spec.ExpandString(entry, e.get); err != nil {
-		return nil, entry, true, fmt.Errorf("cannot expand env_file: %w", err)
-	}
-	data, err := readSmall(path)
-	if optional && errors.Is(err, fs.ErrNotExist) {
-		return nil, path, false, nil
-	}
-	if err != nil {
-		return nil, path, false, fmt.Errorf("cannot read env_file %s: %w", entry, err)
-	}
-	vars, err = spec.ParseEnvFile(entry, data)
-	return vars, path, false, err
-}
-
-// readSmall reads a regular file of at most 1 MiB; execve(2) takes no longer
-// environment anyway, and a FIFO would block. Errors do not name the file.
-func readSmall(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, errors.Unwrap(err)
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
-	}
-	const most = 1 << 20
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err != nil {
-		return nil, errors.Unwrap(err)
-	}
-	if len(data) > most {
-		return nil, errors.New("it is larger than 1 MiB")
-	}
-	return data, nil
 }
 
 // lookupUser resolves user and group, each a name or a number. It returns nil
