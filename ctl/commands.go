@@ -217,11 +217,11 @@ Examples:
 			name: "check", summary: "find mistakes in configuration files", max: -1,
 			args: "[PATH...]",
 			help: `Reads files or directories, by default the service directory and that of system
-services, /etc/zinit/system, where it is there. It reads as the server would, and
-needs no server. Each mistake is shown as file:line:column: message. Warnings are
-about what is probably not meant: names that no service has, a port twice, and
-programs, directories, files, users and variables that this machine lacks. The
-exit code is 1 if there is any error; warnings do not count.
+services, /etc/zinit/system, where it is there. It reads as the server would,
+and needs no server. Each mistake is shown as file:line:column: message.
+Warnings are about what is probably not meant: names that no service has, a port
+twice, and programs, directories, files, users and variables that this machine
+lacks. The exit code is 1 if there is any error; warnings do not count.
 
 Examples:
   zinit check
