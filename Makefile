@@ -34,6 +34,9 @@ bench: build ## measure side by side with C floors, print a table
 storm: ## kill the supervisor 500 times while everything goes on, print a table; SEED=N for one seen before
 	@nice -n 5 $(GO) test -count=1 -timeout 1h -run '^TestStorm$$' -v ./ctl -storm.kills 600 -storm.seed $(SEED)
 
+compare-init: build ## zinit beside tini, dumb-init and catatonit (those Debian packages), a table
+	@ZINIT_TEST_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench Inits -benchtime 1x -timeout 10m ./ctl
+
 fuzz: ## each fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)
 
@@ -45,4 +48,4 @@ clean: ## remove what was built
 	rm -rf bin
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16

@@ -109,6 +109,7 @@ var situations = append(forwarded(
 			release := trace(t, t.main().pid)
 			t.kill(unix.SIGTERM)
 			if !t.ended() {
+				t.say("hangs")
 				t.killAll()
 			}
 			release()
