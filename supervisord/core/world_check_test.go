@@ -96,7 +96,7 @@ func (w *world) checkFirstStop(s *service) {
 		return
 	}
 	for _, n := range w.core.Names() {
-		if d := w.core.services[n]; s.spec.Early && !d.spec.Early && d.State.active() && w.core.shutdown != nil && s.Since >= w.stopAt {
+		if d := w.core.services[n]; s.spec.Early && !d.spec.Early && d.State.active() && w.core.shutdown != nil && s.Since > w.stopAt {
 			w.fail("%s is stopped before %s, which is %v and late", s.Name, n, d.State)
 		}
 	}

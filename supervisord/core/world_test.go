@@ -661,6 +661,7 @@ func (w *world) recover(missed ...Event) {
 		w.note("-- the saved state is lost --")
 		w.disk = store{}
 		w.disk.configure(w.configured)
+		clear(w.healthd.row) // nobody remembers what the probes have found
 		o.FirstRun = RunID(w.recoveries * 1000)
 		missed = append([]Event{Boot{}}, missed...)
 	}
