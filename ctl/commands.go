@@ -135,6 +135,20 @@ Examples:
 			setup: treeCommand,
 		},
 		{
+			name: "graph", summary: "show all dependencies, as text or as a picture", max: 0,
+			args: "[--dot|--svg FILE]",
+			help: `The services by levels: those that start at once, those that wait for these, and
+so on, each with what it requires, starts after, wants and conflicts with. The
+picture has a column for each level, boxes in the colours of the states, and
+arrows that point to what is needed.
+
+Examples:
+  zinit graph
+  zinit graph --svg services.svg
+  zinit graph --dot | dot -Tpng > services.png`,
+			setup: graphCommand,
+		},
+		{
 			name: "get", summary: "show the configuration of a service", min: 1, max: 1,
 			args: "NAME [--reveal]",
 			help: `The configuration that is in effect, as a service file, with the defaults

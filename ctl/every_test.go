@@ -29,6 +29,7 @@ var everyCommand = map[string]struct {
 	"logs":           {args: "%", prints: true},
 	"why":            {args: "%", prints: true},
 	"tree":           {args: "%", prints: true},
+	"graph":          {args: "", prints: true},
 	"get":            {args: "%"},
 	"wait":           {args: "%", slow: true},
 	"is-running":     {args: "%"},
