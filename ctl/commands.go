@@ -149,6 +149,20 @@ Examples:
 			setup: graphCommand,
 		},
 		{
+			name: "boot", summary: "show what started when, and what waited for what", max: 0,
+			args: "[--svg FILE]",
+			help: `How the services came up for the first time since zinit began: how long each
+waited, when it was started, when it was ready (a oneshot: done), and the
+critical path: those services that made the boot take as long as it did. What
+was first wanted after that is left out, but for --json.
+
+Examples:
+  zinit boot
+  zinit boot --svg boot.svg
+  zinit boot --json | jq .critical_path`,
+			setup: bootCommand,
+		},
+		{
 			name: "get", summary: "show the configuration of a service", min: 1, max: 1,
 			args: "NAME [--reveal]",
 			help: `The configuration that is in effect, as a service file, with the defaults

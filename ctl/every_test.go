@@ -30,6 +30,7 @@ var everyCommand = map[string]struct {
 	"why":            {args: "%", prints: true},
 	"tree":           {args: "%", prints: true},
 	"graph":          {args: "", prints: true},
+	"boot":           {args: ""},
 	"get":            {args: "%"},
 	"wait":           {args: "%", slow: true},
 	"is-running":     {args: "%"},

@@ -168,6 +168,18 @@ func answer(r *ipctest.Request) {
 				Name: "web", State: ipc.StateStarting, Requires: []ipc.Tree{db}}, {Name: "migrate", State: ipc.StateExited},
 			}},
 		})
+	case "service.boot":
+		at := func(ms float64) *float64 { return &ms }
+		ipctest.Items(r, []ipc.BootService{
+			{Name: "api", WantedAtMS: 12, WaitedFor: "cache"},
+			{Name: "cache", WantedAtMS: 12, SpawnedAtMS: at(15.2)},
+			{Name: "db", WantedAtMS: 12, SpawnedAtMS: at(14), ReadyAtMS: at(620.5)},
+			{Name: "logger", WantedAtMS: 12, SpawnedAtMS: at(14.1), ReadyAtMS: at(14.1)},
+			{Name: "migrate", WantedAtMS: 12, SpawnedAtMS: at(621), ReadyAtMS: at(1240), WaitedFor: "db"},
+			{Name: "multi-user", WantedAtMS: 12, ReadyAtMS: at(1750), WaitedFor: "web"},
+			{Name: "scratch", WantedAtMS: 50_000, SpawnedAtMS: at(50_001), ReadyAtMS: at(50_001)},
+			{Name: "web", WantedAtMS: 12, SpawnedAtMS: at(1241), ReadyAtMS: at(1749), WaitedFor: "migrate"},
+		})
 	case "logs.get", "logs.follow":
 		var list []ipc.LogLine
 		for _, l := range logLines() {

@@ -349,6 +349,18 @@ type Stats struct {
 	Fds *int `msgpack:"fds,omitempty" json:"fds,omitempty"`
 }
 
+// BootService is an item of service.boot: how a service came up for the first
+// time since zinit began. Times are milliseconds from that moment, nil for not
+// yet.
+type BootService struct {
+	Name        string   `msgpack:"name" json:"name"`
+	WantedAtMS  float64  `msgpack:"wanted_at_ms" json:"wanted_at_ms"`
+	SpawnedAtMS *float64 `msgpack:"spawned_at_ms,omitempty" json:"spawned_at_ms,omitempty"`
+	ReadyAtMS   *float64 `msgpack:"ready_at_ms,omitempty" json:"ready_at_ms,omitempty"`
+	// WaitedFor is the service that was in its way last.
+	WaitedFor string `msgpack:"waited_for,omitempty" json:"waited_for,omitempty"`
+}
+
 // Process is an item of debug.procs. A frame holds only so much: where More is
 // set, children follow in a later item of that pid.
 type Process struct {
@@ -401,6 +413,8 @@ type Info struct {
 	Services     map[string]int `msgpack:"services" json:"services"`                         // by state
 	ConfigErrors []Problem      `msgpack:"config_errors" json:"config_errors"`
 	ShuttingDown bool           `msgpack:"shutting_down,omitempty" json:"shutting_down,omitempty"`
+	// Started is when zinit began.
+	Started *Time `msgpack:"started,omitempty" json:"started,omitempty"`
 	// ServerRestarts counts how often the supervisor was replaced while the
 	// services went on; LastEnd says how the last one ended, DownMS for how
 	// long there was none.

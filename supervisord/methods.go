@@ -45,6 +45,7 @@ func init() { // not a literal above: discover refers to the table
 		"service.get":        {get, "name reveal?", "config"},
 		"service.stats":      {stats, "names?", "stats*"},
 		"service.incidents":  {listIncidents, "name?", "incident*"},
+		"service.boot":       {boot, "", "boot*"},
 		"events.subscribe":   {eventsSubscribe, "follow? after?", "event*"},
 		"debug.state":        {debugState, "", "part*"},
 		"debug.procs":        {debugProcs, "name", "process*"},

@@ -181,6 +181,12 @@ func deleteAll(s *server, ctx context.Context, p ipc.NamesParams) ([]ipc.Moved, 
 	return s.remove(ctx, p.Names, p)
 }
 
+func boot(c *client, ctx context.Context, r ipc.Request) (any, error) {
+	var out []ipc.BootService
+	err := c.s.in(ctx, func() { out = c.s.booted() })
+	return items(c, r, out, err)
+}
+
 func why(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	p, err := params[ipc.NameParams](r)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"time"
 
@@ -218,6 +219,31 @@ func (s *server) tree(name string, edges func(string) []string, depth int) (ipc.
 	return t, cut
 }
 
+// began is when zinit did: when zinit-pid1 was started.
+func (s *server) began() core.Time { return s.now() - core.Time(age(s.keeper.hello.StartTime)) }
+
+// booted is how services came up.
+func (s *server) booted() (out []ipc.BootService) {
+	began := s.began()
+	after := func(t core.Time) *float64 {
+		if t == 0 {
+			return nil
+		}
+		// zinit's start is known to a hundredth of a second only.
+		ms := max(0, math.Round(float64(t-began)/1e3)/1e3)
+		return &ms
+	}
+	for _, n := range s.core.Names() {
+		v, _ := s.core.View(s.now(), n)
+		if f := v.First; f.Wanted > 0 {
+			out = append(out, ipc.BootService{
+				Name: n, WantedAtMS: *after(f.Wanted), SpawnedAtMS: after(f.Spawned), ReadyAtMS: after(f.Ready), WaitedFor: f.WaitedFor,
+			})
+		}
+	}
+	return out
+}
+
 func (s *server) info() ipc.Info {
 	i := ipc.Info{
 		Version: version.Version, Pid: os.Getpid(), KeeperPid: s.keeper.hello.Pid, Mode: string(s.keeper.hello.Mode),
@@ -227,6 +253,8 @@ func (s *server) info() ipc.Info {
 		DownMS: time.Duration(s.keeper.hello.Down).Milliseconds(), ShuttingDown: s.core.ShuttingDown(), StateLost: s.lost,
 		Replaced: s.replaced,
 	}
+	began := s.wall(s.began())
+	i.Started = &began
 	for _, n := range s.core.Names() {
 		v, _ := s.core.View(s.now(), n)
 		i.Services[v.State.String()]++

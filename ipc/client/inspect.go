@@ -35,6 +35,12 @@ func (c *Client) Stats(ctx context.Context, names ...string) ([]ipc.Stats, error
 	return list[ipc.Stats](ctx, c, "service.stats", ipc.NamesParams{Names: names})
 }
 
+// Boot returns how the services that were ever wanted came up for the first
+// time.
+func (c *Client) Boot(ctx context.Context) ([]ipc.BootService, error) {
+	return list[ipc.BootService](ctx, c, "service.boot", nil)
+}
+
 // Incidents returns the last failures of a service, or of all where name is
 // empty, oldest first.
 func (c *Client) Incidents(ctx context.Context, name string) ([]ipc.Incident, error) {

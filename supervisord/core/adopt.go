@@ -105,6 +105,7 @@ func (c *Core) adoptRuns(s *service, facts []Fact) {
 	case s.State == StateRunning && l.Watchdog > 0:
 		c.setDeadline(s, c.now+Time(l.Watchdog))
 	}
+	s.First = First{Wanted: s.Since, Spawned: s.Since, Ready: s.ReadyAt} // as far as is known
 	c.touched[s.Name] = true
 }
 

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"slices"
 	"syscall"
 
@@ -202,6 +203,7 @@ func (c *Core) giveUp(s *service) {
 // due makes a start pending.
 func (c *Core) due(s *service) {
 	s.Due, s.UnderWay = true, true
+	s.First.Wanted = cmp.Or(s.First.Wanted, c.now)
 	c.touch(s)
 }
 
@@ -240,6 +242,7 @@ func (c *Core) clean(s *service) {
 
 func (c *Core) onSpawned(s *service, r *Run, ev Spawned) {
 	r.Pid, r.StartTime = ev.Pid, ev.StartTime
+	s.First.Spawned = cmp.Or(s.First.Spawned, c.now)
 	c.save(s)
 	c.watch(s)
 	switch s.State {
@@ -336,6 +339,7 @@ func (c *Core) exitedStarting(s *service, r *Run, end End) {
 		c.ended(s, false)
 	case s.spec.Oneshot && s.success(end):
 		s.Done = true
+		s.First.Ready = cmp.Or(s.First.Ready, c.now)
 		c.becomeExited(s)
 		c.ended(s, true)
 	default:

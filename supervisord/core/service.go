@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"syscall"
@@ -100,6 +101,8 @@ type Record struct {
 	// where that start has not got so far.
 	StartedAt Time `msgpack:"started_at,omitempty"`
 	ReadyAt   Time `msgpack:"ready_at,omitempty"`
+	// First is how it came up for the first time.
+	First First `msgpack:"first,omitempty"`
 	// Reason is why it is Failed; End how its last run ended.
 	Reason *Reason `msgpack:"reason,omitempty"`
 	End    *End    `msgpack:"end,omitempty"`
@@ -121,6 +124,18 @@ type Record struct {
 	// Health is what its probes have found out since its last start, nil
 	// before the first result.
 	Health *Health `msgpack:"health,omitempty"`
+}
+
+// First is how a service came up for the first time since zinit began: 0 is not
+// yet.
+type First struct {
+	Wanted Time `msgpack:"wanted,omitempty"`
+	// Spawned is when it, or its pre_start, became a process.
+	Spawned Time `msgpack:"spawned,omitempty"`
+	// Ready is when it was Running, or a oneshot done.
+	Ready Time `msgpack:"ready,omitempty"`
+	// WaitedFor is the service that was in its way last, "" for none.
+	WaitedFor string `msgpack:"waited_for,omitempty"`
 }
 
 type service struct {
@@ -275,6 +290,7 @@ func (c *Core) becomeRunning(s *service) {
 	}
 	c.become(s, StateRunning)
 	s.ReadyAt = c.now
+	s.First.Ready = cmp.Or(s.First.Ready, c.now)
 	if w := s.spec.Lifecycle.Watchdog; w > 0 {
 		c.setDeadline(s, c.now+Time(w))
 	}

@@ -223,6 +223,10 @@ func (c *Core) settleStart(s *service) {
 			c.becomeBlocked(s)
 		}
 		s.blocks = blocks
+		if by := blocks[0].Name; s.StartedAt == 0 && by != s.First.WaitedFor {
+			s.First.WaitedFor = by // the last of them is the one that stays
+			c.save(s)
+		}
 		c.setUnderWay(s, c.moving(blocks))
 	}
 }
