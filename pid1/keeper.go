@@ -168,7 +168,7 @@ func (k *keeper) due(now time.Duration) (wake time.Duration) {
 	k.dueSupervisor(now, at)
 	k.dueRecheck(now, at)
 	patience := shutdownPatience
-	if k.sup.Row > manyDeaths && !k.sup.told { // there is none, and hardly will be
+	if k.sup.RestartAt > 0 && k.sup.Row > manyDeaths { // there is none, and hardly will be
 		patience = 0
 	}
 	for sig, r := range k.table.requests {
