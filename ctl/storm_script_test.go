@@ -76,8 +76,8 @@ func (w *stormWorld) write(s *stormService) {
 	}
 }
 
-// printers are the services that print, without the one that prints more than
-// is kept for zinit logs where only those are asked for that can be followed.
+// printers are the services that print. Nobody can follow flood, which prints
+// more than zinit keeps, and as fast as its log file takes it.
 func (w *stormWorld) printers(followed bool) []string {
 	var names []string
 	for _, s := range w.services {
@@ -229,8 +229,7 @@ func tied(name, to string) bool {
 	return name == to || slices.ContainsFunc(stormRequires[name], func(n string) bool { return tied(n, to) })
 }
 
-// all are the services that the model knows something of, of a lane where a
-// name of it is given.
+// lane are the services that a wish for one of them may move.
 func (m *stormModel) lane(name string) []string {
 	if _, ok := stormRequires[name]; ok {
 		return slices.Sorted(maps.Keys(stormRequires))

@@ -82,14 +82,17 @@ func (w *stormWorld) fatal(format string, args ...any) {
 
 var errStorm = errors.New("the storm cannot go on")
 
+// endure is where a lane, or the whole of a world, ends after fatal.
+func endure() {
+	if r := recover(); r != nil && r != errStorm {
+		panic(r)
+	}
+}
+
 // live is the whole life of a world.
 func (w *stormWorld) live() {
 	defer w.close()
-	defer func() {
-		if r := recover(); r != nil && r != errStorm {
-			panic(r)
-		}
-	}()
+	defer endure()
 	w.phase.set("boot")
 	w.start()
 	killer := w.newKiller()
@@ -103,11 +106,7 @@ func (w *stormWorld) live() {
 	var lanes sync.WaitGroup
 	for _, steps := range w.lanes {
 		lanes.Go(func() {
-			defer func() {
-				if r := recover(); r != nil && r != errStorm {
-					panic(r)
-				}
-			}()
+			defer endure()
 			for _, step := range steps {
 				w.phase.set(step.phase)
 				step.do(w)
@@ -117,8 +116,9 @@ func (w *stormWorld) live() {
 	lanes.Wait()
 	w.phase.set("between")
 	killer.wait()
-	w.settle()
 	killer.rest()
+	w.settle()
+	killer.wait()
 	w.phase.set("shutdown")
 	killer.loose(stormShutdown, 200*time.Millisecond)
 	w.shutdown()
@@ -137,7 +137,7 @@ func (w *stormWorld) start() {
 		}
 		argv = append(append(argv, filepath.Join(w.storm.bin, "zinit-pid1"), "--container", "--attach-logs=false"), flags...)
 	}
-	w.cmd = w.command(argv...)
+	w.cmd = w.command(context.Background(), argv...)
 	log, err := os.Create(w.path("zinit.log"))
 	if err != nil {
 		w.fatal("%v", err)
@@ -166,8 +166,8 @@ func (w *stormWorld) start() {
 }
 
 // command makes a command that belongs to this world.
-func (w *stormWorld) command(argv ...string) *exec.Cmd {
-	cmd := exec.Command(argv[0], argv[1:]...)
+func (w *stormWorld) command(ctx context.Context, argv ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = w.dir
 	cmd.Env = []string{
 		w.mark, "PATH=" + w.storm.bin + ":" + os.Getenv("PATH"), "HOME=" + w.dir, "ZINIT_SOCKET=" + w.path("z.sock"),
@@ -177,10 +177,17 @@ func (w *stormWorld) command(argv ...string) *exec.Cmd {
 	return cmd
 }
 
-// must waits until something is so.
+// must waits until something is so; not for long where something is wrong
+// already.
 func (w *stormWorld) must(attempt func() error) {
-	if err := eventually(2*patience, attempt); err != nil {
-		w.fatal("not within %s: %v", 2*patience, err)
+	limit := 2 * patience
+	w.mu.Lock()
+	if len(w.wrong) > 0 {
+		limit = 5 * time.Second
+	}
+	w.mu.Unlock()
+	if err := eventually(limit, attempt); err != nil {
+		w.fatal("not within %s: %v", limit, err)
 	}
 }
 
@@ -195,7 +202,9 @@ func (w *stormWorld) zinit(args ...string) []byte {
 
 // try runs a command of zinit.
 func (w *stormWorld) try(stdin string, args ...string) ([]byte, error) {
-	cmd := w.command(append([]string{filepath.Join(w.storm.bin, "zinit")}, args...)...)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	defer cancel()
+	cmd := w.command(ctx, append([]string{filepath.Join(w.storm.bin, "zinit")}, args...)...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -204,18 +213,14 @@ func (w *stormWorld) try(stdin string, args ...string) ([]byte, error) {
 	default:
 	}
 	out, err := cmd.Output()
-	if slices.Contains([]string{"list", "get", "status", "events", "incidents"}, args[0]) {
-		if err != nil {
-			err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
-		}
-		return out, err
-	}
 	if err != nil {
 		return out, fmt.Errorf("%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
-	w.mu.Lock()
-	w.counts.wishes++
-	w.mu.Unlock()
+	if !slices.Contains([]string{"list", "get", "status", "events", "incidents", "wait"}, args[0]) {
+		w.mu.Lock()
+		w.counts.wishes++
+		w.mu.Unlock()
+	}
 	return out, nil
 }
 
@@ -226,15 +231,13 @@ func (w *stormWorld) follow(file string, args ...string) {
 		_, err := os.Stat(w.path("z.sock"))
 		return err
 	})
-	cmd := w.command(append([]string{filepath.Join(w.storm.bin, "zinit")}, args...)...)
+	cmd := w.command(context.Background(), append([]string{filepath.Join(w.storm.bin, "zinit")}, args...)...)
 	out, err := os.Create(w.path(file))
 	if err != nil {
 		w.fatal("%v", err)
 	}
 	defer out.Close()
 	cmd.Stdout = out
-	stderr := &bytes.Buffer{}
-	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		w.fatal("%v", err)
 	}
@@ -379,20 +382,27 @@ func (k *stormKiller) stop() {
 	k.probes.Wait()
 }
 
-// wait returns when all kills of this phase are done.
+// wait returns when all kills of this phase, or its rest, are over.
 func (k *stormKiller) wait() { k.round.Wait() }
 
-// rest returns when zinit-server has lived so long that the next kill is the
-// first of a row.
+// rest lets zinit-server live for so long that the next kill is the first of a
+// row.
 func (k *stormKiller) rest() {
 	if k.w.kind == "quiet" {
 		return
 	}
-	k.w.must(func() error {
-		if info := k.w.info(); time.Duration(info.UptimeMS)*time.Millisecond <= stormRest {
-			return fmt.Errorf("zinit-server lives for %d ms", info.UptimeMS)
-		}
-		return nil
+	k.round.Go(func() {
+		defer endure()
+		pid, since := 0, time.Time{}
+		k.w.must(func() error {
+			if now := k.w.server(map[int]bool{}); now != pid {
+				pid, since = now, time.Now()
+			}
+			if lived := time.Since(since); lived <= stormRest {
+				return fmt.Errorf("zinit-server lives for %s", lived)
+			}
+			return nil
+		})
 	})
 }
 
@@ -429,7 +439,7 @@ func (k *stormKiller) moment(longest time.Duration) string {
 		return time.After(time.Duration(float64(shortest) * math.Pow(float64(longest)/float64(shortest), k.rng.Float64())))
 	}
 	name, token := "time", make(chan struct{})
-	switch k.rng.IntN(4) {
+	switch k.rng.IntN(6) {
 	case 0:
 		select {
 		case <-after(time.Microsecond, longest):
@@ -442,9 +452,9 @@ func (k *stormKiller) moment(longest time.Duration) string {
 		case <-k.done:
 		}
 		return "replacement"
-	case 2:
+	case 2, 3:
 		name, token = "command", k.w.commanded
-	case 3:
+	default:
 		name, token = "service", k.w.journaled
 	}
 	select {
