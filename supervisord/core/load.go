@@ -168,6 +168,9 @@ func (c *Core) relink() {
 	for n := range c.services {
 		c.touched[n] = true
 	}
+	for n := range c.proxiesOf {
+		c.gates[n] = true
+	}
 }
 
 // settleGone forgets a removed service that is down.

@@ -69,8 +69,8 @@ type SetGate struct {
 	Refuse string
 }
 
-// TellProxies asks for all proxies to be told, with the gates as Gate has them,
-// to a zinit-proxyd that has come.
+// TellProxies asks for all proxies to be told to zinit-proxyd, with the gates as
+// Gate has them.
 type TellProxies struct{}
 
 func (SetGate) action()     {}
@@ -125,6 +125,7 @@ func (c *Core) setProxies(set map[string]*spec.Proxy) {
 		c.proxiesOf[p.spec.Service] = append(c.proxiesOf[p.spec.Service], p)
 		c.gates[p.spec.Service] = true
 	}
+	c.do(TellProxies{})
 }
 
 // onDemand starts the service of a proxy.
@@ -137,15 +138,18 @@ func (c *Core) onDemand(ev Demand) {
 	c.gates[p.spec.Service] = true
 	s := c.services[p.spec.Service]
 	switch {
-	case p.asked: // the acknowledgement says so, too
+	case p.asked:
+		c.resume(c.proxiesOf[p.spec.Service])
 	case s == nil, s.Removed, c.shutdown != nil:
 	case s.spec.Status == spec.StatusIgnore:
 	case s.Due, s.waiting():
 		// On its way, or about to be.
-	case (s.State == StateExited || s.State == StateFailed) && s.Up && !s.Cleaning && !s.ranStable(c.now):
+	case (s.State == StateExited || s.State == StateFailed) && s.Up && !s.Done && s.broken == nil && !s.Cleaning && !s.ranStable(c.now):
 		// It has just ended by itself: no faster than if it were restarted.
 		c.setDeadline(s, max(c.now, s.Since+s.delay(s.Since)))
-		c.save(s)
+		c.touch(s)
+	case s.broken != nil, s.Done: // the latter is a oneshot, and will not be up
+		p.missed = true
 	case s.upOrComing():
 	default:
 		c.wishUp([]*service{s})
@@ -203,7 +207,7 @@ func (c *Core) settleGates() {
 func (c *Core) settleGate(p *proxy) {
 	want := c.gateOf(p)
 	refuse := ""
-	if p.demanded && want == GateHold && !p.asked {
+	if p.demanded && want != GateOpen && !p.asked {
 		refuse = c.refusal(p)
 	}
 	if refuse != "" || want != p.state {
@@ -216,7 +220,7 @@ func (c *Core) orderGate(p *proxy, state GateState, refuse string) {
 	c.gateSeq = max(c.gateSeq+1, uint64(c.now)) // and never one of before a crash
 	p.state, p.seq = state, c.gateSeq
 	p.demanded, p.missed = false, false
-	if state != GateHold {
+	if !p.asked {
 		p.idle = false
 	}
 	c.do(SetGate{Proxy: p.name, Seq: p.seq, State: state, Refuse: refuse})
@@ -242,6 +246,8 @@ func (c *Core) gateOf(p *proxy) GateState {
 func (c *Core) refusal(p *proxy) string {
 	s := c.services[p.spec.Service]
 	switch {
+	case c.shutdown != nil:
+		return "zinit is shutting down"
 	case s == nil || s.Removed:
 		return "service " + p.spec.Service + " does not exist"
 	case s.State.active():
@@ -253,10 +259,12 @@ func (c *Core) refusal(p *proxy) string {
 			return "service " + s.Name + " is blocked: " + c.note(c.now, s)
 		}
 		return "service " + s.Name + " " + s.pastTense()
-	case p.missed && !s.Due:
-		return "service " + s.Name + " " + s.pastTense()
+	case s.Due, s.waiting() && !p.missed:
+		return ""
+	case !s.Up:
+		return "service " + s.Name + " was stopped"
 	}
-	return ""
+	return "service " + s.Name + " " + s.pastTense()
 }
 
 // settleIdle stops a service whose proxies all have been idle for long enough:

@@ -73,7 +73,7 @@ func (k *keeper) perform(a Action) error {
 		k.halt = &a
 	case SetGate:
 		k.gates[a.Proxy] = a
-	case Changed, HealthChanged, SetProbes, SetProbe, DropProbe:
+	case Changed, HealthChanged, SetProbes, SetProbe, DropProbe, TellProxies:
 	}
 	return nil
 }
@@ -221,6 +221,8 @@ func (k *keeper) trace(a Action) string {
 			s += fmt.Sprintf(" (%s: %s)", a.Reason.Kind, a.Reason.Message)
 		}
 		return s
+	case TellProxies:
+		return "tell all proxies"
 	case SetGate:
 		s := fmt.Sprintf("gate %s %v", a.Proxy, a.State)
 		if a.Refuse != "" {

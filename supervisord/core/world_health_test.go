@@ -154,7 +154,9 @@ func (w *world) probed(proc *process) []Event {
 	if other := r; dice("stale", 2) == 0 {
 		switch other.OK = !r.OK; dice("how", 3) {
 		case 0:
-			other.Run = w.core.services[proc.service].PrevMain
+			if s := w.core.services[proc.service]; s != nil {
+				other.Run = s.PrevMain
+			}
 		case 1:
 			other.Generation++
 		case 2: // told twice

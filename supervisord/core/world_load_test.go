@@ -147,7 +147,8 @@ func (w *world) checkLoad(ev Load) []Action {
 	}
 	then, foreseen := c.rehearse(w.now, ev)
 	actions := c.Step(w.now, ev)
-	if !reflect.DeepEqual(foreseen, actions) {
+	ofServices := slices.DeleteFunc(slices.Clone(actions), func(a Action) bool { _, is := a.(SetGate); return is })
+	if !reflect.DeepEqual(foreseen, ofServices) && len(foreseen)+len(ofServices) > 0 {
 		w.fail("it was foreseen that a reload does %v, and it does %v", foreseen, actions)
 	}
 	for n, s := range c.services {

@@ -142,8 +142,12 @@ func drawPlan(t *rapid.T) *plan {
 			p.script = append(p.script, scripted{at + 3e9, Stop{Action: "exit", Within: within, Hurry: true}})
 		}
 	}
-	slices.SortStableFunc(p.script, func(a, b scripted) int { return cmp.Compare(a.at, b.at) })
+	p.sort()
 	return p
+}
+
+func (p *plan) sort() {
+	slices.SortStableFunc(p.script, func(a, b scripted) int { return cmp.Compare(a.at, b.at) })
 }
 
 func drawWish(t *rapid.T, names []string) Event {
@@ -249,6 +253,7 @@ type world struct {
 	lines         []string
 
 	healthd    *healthd
+	proxyd     *proxyd
 	configured map[string]*spec.Service // what the last reload has left
 	aftermath
 }
@@ -262,7 +267,9 @@ type happening struct {
 	role    Role
 	number  int
 	proc    *process
-	ev      Event // of the script
+	ev      Event // of the script, or what zinit-proxyd says
+	gate    *gate
+	client  *client
 }
 
 type happens int
@@ -282,7 +289,7 @@ func newWorld(t *rapid.T, p *plan) *world {
 	w := &world{
 		t: t, plan: p, core: New(p.services, p.opts), keeper: newKeeper(), now: epoch, crashes: slices.Clone(p.crashes),
 		ordinals: map[string]int{}, number: map[RunID]int{}, failed: map[RunID]bool{}, ends: map[string][]string{},
-		configured: p.services, aftermath: newAftermath(), healthd: newHealthd(),
+		configured: p.services, aftermath: newAftermath(), healthd: newHealthd(), proxyd: newProxyd(),
 	}
 	w.disk.configure(p.services)
 	for i, s := range p.script {
@@ -422,15 +429,29 @@ func (w *world) apply(h *happening) []Event {
 		case reload:
 			return w.reload(ev)
 		case HelperUp:
+			if ev.Helper == HelperProxy {
+				return w.proxydComes()
+			}
 			return w.healthdComes()
 		case HelperDown:
+			if ev.Helper == HelperProxy {
+				return w.proxydGoes()
+			}
 			return w.healthdGoes()
+		case setProxies:
+			return w.changeProxies(ev)
+		case comes:
+			w.clientComes(ev)
+			return nil
 		}
 		w.note("> %T%v", h.ev, h.ev)
 		if stop, ok := h.ev.(Stop); ok {
 			return []Event{Requested{Seq: uint64(h.number) + 1, Event: stop}}
 		}
 		return []Event{h.ev}
+	}
+	if h.kind > probed {
+		return w.atGates(h)
 	}
 	p := h.proc
 	name := fmt.Sprintf("%s#%d", procName(p.service, p.role), p.run)
@@ -565,6 +586,8 @@ func (w *world) step(evs ...Event) {
 		before := len(actions)
 		r, isResult := ev.(ProbeResult)
 		was := w.recordOf(r.Run)
+		ack, isAck := ev.(GateAck)
+		wasUp := w.wantedBy(ack.Proxy)
 		if l, ok := ev.(Load); ok && !w.core.ShuttingDown() {
 			loads = append(loads, l)
 			actions = append(actions, w.checkLoad(l)...)
@@ -573,6 +596,9 @@ func (w *world) step(evs ...Event) {
 		}
 		if isResult {
 			w.checkResult(r, was, w.recordOf(r.Run))
+		}
+		if isAck {
+			w.checkIdleStop(ack, wasUp)
 		}
 		w.checkStep(ev, actions[before:])
 	}
@@ -585,9 +611,9 @@ func (w *world) step(evs ...Event) {
 			switch ev.(type) {
 			case Ready, Notify: // still in the socket
 				said = append(said, ev)
-			case Boot, Wish, Kill, Load, Stop, Requested: // said again by who said it
+			case Boot, Wish, Kill, Load, Stop, Requested, SetProxies: // said again by who said it
 				again = append(again, ev)
-			case Spawned, SpawnFailed, Exited, Emptied, Tick, HelperUp, HelperDown, ProbeResult: // found out
+			case Spawned, SpawnFailed, Exited, Emptied, Tick, HelperUp, HelperDown, ProbeResult, Demand, Idle, GateAck: // found out
 			}
 		}
 		w.recover(said...)
@@ -618,6 +644,7 @@ func (w *world) step(evs ...Event) {
 	} else {
 		w.healthd.unacked = nil
 		w.checkProbes()
+		w.checkGates()
 	}
 	for _, ev := range again {
 		w.step(ev)
@@ -638,6 +665,8 @@ func (w *world) crashHere() (after int, ok bool) {
 
 func (w *world) recover(missed ...Event) {
 	w.halt = nil
+	w.proxyd.linked = 1 << 62 // no time soon
+	w.unheard()
 	w.now += w.plan.down
 	if w.plan.down > 0 { // what happened meanwhile is found in pid1's table
 		for h := w.meanwhile(); h != nil; h = w.meanwhile() {
@@ -682,6 +711,16 @@ func (w *world) recover(missed ...Event) {
 	}
 	for _, ev := range w.perform(actions) {
 		w.step(ev)
+	}
+	if len(w.proxyd.proxies) > 0 {
+		w.unheard()
+		gates := w.proxyd.gates
+		w.proxyd.gates = map[string]*gate{} // which have not found the new supervisor yet
+		w.step(SetProxies{w.proxyd.proxies})
+		if w.proxyd.gates = gates; w.proxyd.up {
+			w.proxyd.linked = w.now
+			w.step(HelperUp{HelperProxy})
+		}
 	}
 	if w.healthd.up { // it finds the new supervisor, and tells again what was not acknowledged
 		w.step(append([]Event{HelperUp{HelperHealth}}, w.healthd.unacked...)...)
@@ -738,6 +777,10 @@ func (w *world) perform(actions []Action) (at []Event) {
 			w.setProbe(a.Probe)
 		case DropProbe:
 			w.dropProbe(a.Service)
+		case SetGate:
+			w.setGate(a)
+		case TellProxies:
+			w.tellAll()
 		case Forget, SetMain, Shell, Changed, HealthChanged:
 		}
 		if err := w.keeper.perform(a); err != nil {
@@ -745,6 +788,16 @@ func (w *world) perform(actions []Action) (at []Event) {
 		}
 	}
 	return at
+}
+
+// wantedBy says that the service of a proxy is wished for.
+func (w *world) wantedBy(proxy string) bool {
+	p := w.core.proxies[proxy]
+	if p == nil {
+		return false
+	}
+	s := w.core.services[p.spec.Service]
+	return s != nil && s.Up
 }
 
 // recordOf is the record of the service of a run.
