@@ -41,6 +41,9 @@ type Proxy struct {
 	Gate             Gate          `msgpack:"gate"`
 }
 
+// Passes says that the service has the listeners itself (mode = "pass").
+func (p *Proxy) Passes() bool { return p.Backend == Address{} }
+
 // Address is network tcp with host:port, or network unix with a path.
 type Address struct {
 	Network string `msgpack:"network"`
@@ -78,7 +81,8 @@ type Gate struct {
 type GateAck struct {
 	Name string `msgpack:"name"`
 	Seq  uint64 `msgpack:"seq"`
-	// Busy says that there are connections, or clients that wait for one.
+	// Busy says that there are connections, or clients that wait for one, or
+	// that the last has ended less than the idle timeout ago.
 	Busy bool `msgpack:"busy,omitempty"`
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -20,7 +21,7 @@ const (
 	retryMin = int64(5 * time.Millisecond)
 	retryMax = int64(250 * time.Millisecond)
 	// edge is what is watched of a socket: every change, once.
-	edge = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+	edge = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 )
 
 // conn is a client and its way to the backend.
@@ -55,22 +56,37 @@ type end struct {
 	// What the socket may have or take, as far as known: set by an event,
 	// unset by EAGAIN.
 	readable, writable bool
+	// gone says that the peer has closed it: it takes no more.
+	gone bool
+	// short says that less than was asked for is all there is, and another event
+	// follows when there is more (epoll(7), "Questions and answers"). That is not
+	// so at the end, at urgent data of TCP, and where a unix socket passes
+	// descriptors.
+	short bool
 }
 
-// flow is one direction.
+// flow is one direction. Little goes through the buffer of the loop, in two
+// calls; much through a pipe, where the kernel does not copy it.
 type flow struct {
 	from, to *end
+	much     bool   // the last read has filled the buffer
+	rest     []byte // read and not yet written, in the loop's buffer or kept
+	kept     bool
 	pipe     pipe
-	held     int  // bytes in the pipe
+	held     int  // bytes in the pipe; there are none, or no rest
 	eof      bool // from has said all
 	done     bool // and to was told, or takes no more
 	bytes    *uint64
 }
 
 // accepted takes over the socket of a client.
-func (p *proxy) accepted(fd int) {
-	c := &conn{proxy: p, deadline: p.loop.now + int64(p.ConnectTimeout), delay: retryMin}
-	c.client = end{conn: c, fd: fd}
+func (ln *listener) accepted(fd int) {
+	p := ln.proxy
+	c := &conn{proxy: p, deadline: p.until, delay: retryMin}
+	if p.until == 0 { // it did not wait for the gate
+		c.deadline = p.loop.now + int64(p.ConnectTimeout)
+	}
+	c.client = end{conn: c, fd: fd, short: ln.address.Network != "unix"}
 	c.backend = end{conn: c, fd: -1}
 	c.up = flow{from: &c.client, to: &c.backend, pipe: noPipe, bytes: &p.toBackend}
 	c.down = flow{from: &c.backend, to: &c.client, pipe: noPipe, bytes: &p.fromBackend}
@@ -148,7 +164,7 @@ func (c *conn) connect(a *address) {
 		c.retry(errno)
 		return
 	}
-	c.backend.fd = fd
+	c.backend.fd, c.backend.short = fd, a.family != unix.AF_UNIX
 	if err := l.watch(fd, &c.backend, edge); err != nil {
 		unix.Close(fd)
 		c.backend.fd = -1
@@ -179,14 +195,11 @@ func (c *conn) alarm() *alarm { return &c.at }
 
 // ring says that the time to try again has come, or that there is no more.
 func (c *conn) ring() {
-	switch {
-	case c.state == forwarding:
-		c.pump()
-	case c.state == retrying && c.proxy.loop.now < c.deadline:
+	if c.state == retrying && c.proxy.loop.now < c.deadline {
 		c.reach()
-	default:
-		c.expire()
+		return
 	}
+	c.expire()
 }
 
 func (c *conn) expire() {
@@ -214,12 +227,17 @@ func (e *end) ready(events uint32) {
 	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		e.writable = true
 	}
+	if events&(unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		e.short = false
+		e.gone = e.gone || events&(unix.EPOLLHUP|unix.EPOLLERR) != 0
+	}
 	switch {
 	case c.state == forwarding:
 		c.pump()
 	case c.state == closed:
 	case e == &c.client:
-		if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		// Without an error, what it has said is still for the backend.
+		if events&unix.EPOLLERR != 0 {
 			c.fail(fmt.Errorf("the client went away before %s answered", c.proxy.Backend))
 		}
 	case c.state == connecting && e.writable:
@@ -247,7 +265,7 @@ func (c *conn) pump() {
 	more = c.down.move(c) || more
 	switch {
 	case c.state != forwarding: // reset on the way
-	case c.up.done && c.down.done:
+	case c.up.done && c.down.done, c.client.gone && c.up.done, c.backend.gone && c.down.done:
 		c.end()
 	case more && !c.queued:
 		c.queued = true
@@ -258,73 +276,110 @@ func (c *conn) pump() {
 // move moves up to maxTurn bytes from one socket to the other, and says
 // whether there may be more at once.
 func (f *flow) move(c *conn) (more bool) {
-	for moved := 0; !f.done; {
-		if f.held == 0 {
-			if f.eof {
-				f.finish(c)
+	for moved := 0; ; {
+		for f.held > 0 || len(f.rest) > 0 {
+			if !f.to.writable {
+				f.keep()
 				return false
 			}
-			if !f.from.readable {
-				break
-			}
-			if moved >= maxTurn {
-				return true
-			}
-			if f.pipe == noPipe {
-				var err error
-				if f.pipe, err = c.proxy.loop.pipes.get(); err != nil {
-					c.starve(err)
-					return false
-				}
-			}
-			n, errno := splice(f.from.fd, f.pipe.w, pipeSize)
-			switch {
-			case errno == 0 && n > 0:
-				f.held = n
-			case errno == 0:
-				f.eof = true
-				continue
-			case errno == unix.EAGAIN:
-				f.from.readable = false
-				continue
-			case errno == unix.EINTR:
-				continue
+			n, errno := f.write()
+			switch errno {
+			case 0:
+				moved += n
+				*f.bytes += uint64(n)
+			case unix.EAGAIN:
+				f.to.writable = false
+			case unix.EINTR:
 			default:
-				c.reset(f.to)
-				return false
+				// It takes no more. What it has still to say goes on.
+				f.drop()
+				f.done = true
 			}
 		}
-		if !f.to.writable {
+		switch {
+		case f.eof:
+			f.finish(c)
+			return false
+		case !f.from.readable:
+			f.release(c)
+			return false
+		case moved >= maxTurn:
+			return true
+		}
+		n, errno := f.read(c)
+		switch {
+		case errno == 0 && n == 0:
+			f.eof = true
+		case errno == 0 && f.done:
+			moved += n // nobody wants it
+			f.rest = nil
+		case errno == unix.EAGAIN:
+			f.from.readable = false
+		case errno != 0 && errno != unix.EINTR:
+			c.reset(f.to)
 			return false
 		}
+	}
+}
+
+// read takes what from has said, into the pipe or into the buffer, from where
+// as much as possible is written at once.
+func (f *flow) read(c *conn) (int, syscall.Errno) {
+	l := c.proxy.loop
+	if f.much && !f.done && (f.pipe != noPipe || l.pipes.get(&f.pipe)) {
+		n, errno := splice(f.from.fd, f.pipe.w, pipeSize)
+		if errno == 0 {
+			f.held, f.much = n, n >= len(l.buffer)/4
+		}
+		return n, errno
+	}
+	n, errno := recv(f.from.fd, l.buffer)
+	if errno != 0 || n == 0 {
+		return n, errno
+	}
+	f.much = n == len(l.buffer)
+	if !f.much && f.from.short {
+		f.from.readable = false
+	}
+	f.rest, f.kept = l.buffer[:n], false
+	return n, 0
+}
+
+// write hands on what was read, as much as can be.
+func (f *flow) write() (int, syscall.Errno) {
+	if f.held > 0 {
 		n, errno := splice(f.pipe.r, f.to.fd, f.held)
-		switch errno {
-		case 0:
+		if errno == 0 {
 			f.held -= n
-			moved += n
-			*f.bytes += uint64(n)
-		case unix.EAGAIN:
-			f.to.writable = false
-			return false
-		case unix.EINTR:
-		default:
-			// It takes no more. What it has still to say goes on.
-			f.drop()
-			f.done = true
-			return false
 		}
+		return n, errno
 	}
-	if f.held == 0 && f.pipe != noPipe {
-		c.proxy.loop.pipes.put(f.pipe)
-		f.pipe = noPipe
+	n, errno := send(f.to.fd, f.rest)
+	if errno == 0 {
+		f.rest = f.rest[n:]
 	}
-	return false
+	return n, errno
+}
+
+// keep takes the rest out of the buffer, which is for all.
+func (f *flow) keep() {
+	if !f.kept {
+		f.rest, f.kept = bytes.Clone(f.rest), true
+	}
 }
 
 // finish passes the end of a stream on.
 func (f *flow) finish(c *conn) {
-	f.done = true
-	unix.Shutdown(f.to.fd, unix.SHUT_WR)
+	if !f.done {
+		f.done = true
+		unix.Shutdown(f.to.fd, unix.SHUT_WR)
+	}
+	f.release(c)
+}
+
+// release gives up the empty pipe until there is more.
+func (f *flow) release(c *conn) {
+	f.rest = nil
 	if f.pipe != noPipe {
 		c.proxy.loop.pipes.put(f.pipe)
 		f.pipe = noPipe
@@ -333,16 +388,11 @@ func (f *flow) finish(c *conn) {
 
 // drop throws away what is under way.
 func (f *flow) drop() {
+	f.rest, f.held = nil, 0
 	if f.pipe != noPipe {
 		f.pipe.close()
-		f.pipe, f.held = noPipe, 0
+		f.pipe = noPipe
 	}
-}
-
-// starve waits until there are descriptors for a pipe again.
-func (c *conn) starve(err error) {
-	c.proxy.warn(err)
-	c.proxy.loop.set(c, c.proxy.loop.now+int64(starved))
 }
 
 // reset passes a reset on to the other side.

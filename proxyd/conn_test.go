@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,10 +33,13 @@ func sum(t *testing.T, r io.Reader) string {
 	return fmt.Sprintf("%d bytes, %x", n, h.Sum(nil))
 }
 
+// bytesEach is how much goes each way through each combination of sockets.
+var bytesEach = flag.Int("bytes", 4<<20, "bytes each way in TestEveryByteArrivesInBothDirections")
+
 func TestEveryByteArrivesInBothDirections(t *testing.T) {
-	const size = 8 << 20
-	for _, listen := range []string{"tcp", "unix"} {
-		for _, backend := range []string{"tcp", "unix"} {
+	size := *bytesEach
+	for _, listen := range networks {
+		for _, backend := range networks {
 			t.Run(listen+" to "+backend, func(t *testing.T) {
 				up := make(chan string, 1)
 				b := serve(t, backend, func(c net.Conn) {
@@ -63,7 +68,7 @@ func TestEveryByteArrivesInBothDirections(t *testing.T) {
 					t.Error("the client got something else than the backend has sent")
 				}
 				s := tr.stats()
-				if s.ToBackend != size || s.FromBackend != size {
+				if s.ToBackend != uint64(size) || s.FromBackend != uint64(size) {
 					t.Errorf("counted %d bytes to and %d from the backend, want %d each", s.ToBackend, s.FromBackend, size)
 				}
 			})
@@ -138,7 +143,7 @@ func TestAnswerOfABackendThatReadsNoMoreArrives(t *testing.T) {
 	}
 }
 
-func TestSlowReadersHoldUpNobody(t *testing.T) {
+func TestSlowReadersHoldUpNobodyAndTakeLittleMemory(t *testing.T) {
 	b := serve(t, "tcp", func(c net.Conn) {
 		first := make([]byte, 1)
 		c.Read(first)
@@ -146,7 +151,7 @@ func TestSlowReadersHoldUpNobody(t *testing.T) {
 			echo(c)
 			return
 		}
-		for block := make([]byte, 1<<20); ; {
+		for block := make([]byte, 64<<10); ; {
 			if _, err := c.Write(block); err != nil {
 				return
 			}
@@ -154,13 +159,136 @@ func TestSlowReadersHoldUpNobody(t *testing.T) {
 	})
 	tr := try(t, b, []string{"tcp"}, nil)
 	tr.gate(ipc.Gate{State: ipc.GateOpen})
-	for range 50 {
+	const readers = 1000
+	for range readers {
 		tr.dial(0).Write([]byte("s")) // and reads nothing
 	}
 	c := tr.dial(0)
 	c.Write([]byte("e"))
 	for range 20 {
 		answers(t, c, "quick")
+	}
+	stuck := func() (n int) {
+		for c := range tr.proxy.conns {
+			if !c.client.writable {
+				n++
+			}
+		}
+		return n
+	}
+	tr.until("all of them are stuck", func() bool { return stuck() == readers })
+	tr.in(func() {
+		pipes := 0
+		for c := range tr.proxy.conns {
+			if len(c.down.rest) > len(tr.loop.buffer) || c.down.held > pipeSize {
+				t.Errorf("%d + %d bytes are held for one reader", len(c.down.rest), c.down.held)
+			}
+			if c.up.pipe != noPipe {
+				pipes++
+			}
+		}
+		if pipes > 0 {
+			t.Errorf("%d connections hold a pipe for a direction in which nothing moves", pipes)
+		}
+	})
+	answers(t, c, "still quick")
+}
+
+func TestWhatAClientLeavesBehindReachesTheBackend(t *testing.T) {
+	for _, network := range networks {
+		t.Run(network, func(t *testing.T) {
+			got := make(chan string, 1)
+			b := serve(t, "unix", func(c net.Conn) {
+				text, _ := io.ReadAll(c)
+				got <- string(text)
+			})
+			tr := try(t, b, []string{network}, nil)
+			// Before its backend is there, so that the end is seen first.
+			if err := os.Rename(b.Address, b.Address+".not-yet"); err != nil {
+				t.Fatal(err)
+			}
+			tr.gate(ipc.Gate{State: ipc.GateOpen})
+			c := tr.dial(0)
+			io.WriteString(c, "for the record")
+			c.Close()
+			tr.until("the end was seen", func() bool {
+				for c := range tr.proxy.conns {
+					return c.state == retrying && c.client.readable && !c.client.short
+				}
+				return false
+			})
+			if err := os.Rename(b.Address+".not-yet", b.Address); err != nil {
+				t.Fatal(err)
+			}
+			if text := <-got; text != "for the record" {
+				t.Errorf("the backend got %q", text)
+			}
+		})
+	}
+}
+
+func TestResetAfterAHalfCloseIsPassedOn(t *testing.T) {
+	ended := make(chan error, 1)
+	b := serve(t, "tcp", func(c net.Conn) {
+		io.Copy(io.Discard, c) // the client has said all, and waits for the answer
+		c.Write([]byte("x"))
+		_, err := c.Read(make([]byte, 1))
+		for err == io.EOF { // its half-close; a write tells the reset
+			_, err = c.Write([]byte("y"))
+		}
+		for err == nil {
+			_, err = c.Write([]byte("y"))
+		}
+		ended <- err
+	})
+	tr := try(t, b, []string{"tcp"}, nil)
+	tr.gate(ipc.Gate{State: ipc.GateOpen})
+	c := tr.dial(0)
+	c.(*net.TCPConn).CloseWrite()
+	c.Read(make([]byte, 1))
+	c.(*net.TCPConn).SetLinger(0)
+	c.Close()
+	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("the backend saw %v, want a reset", err)
+	}
+	tr.until("it is over", func() bool { return len(tr.proxy.conns) == 0 })
+}
+
+func TestClientThatOnlyWritesLearnsOfTheDeathOfTheBackend(t *testing.T) {
+	for _, network := range networks {
+		t.Run(network, func(t *testing.T) {
+			b := serve(t, network, func(c net.Conn) { c.Read(make([]byte, 1)) })
+			tr := try(t, b, []string{network}, nil)
+			tr.gate(ipc.Gate{State: ipc.GateOpen})
+			c := tr.dial(0)
+			var err error
+			for line := []byte("a line of a log\n"); err == nil; {
+				_, err = c.Write(line)
+			}
+			if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("got %v, want a broken pipe", err)
+			}
+			tr.until("it is over", func() bool { return len(tr.proxy.conns) == 0 })
+		})
+	}
+}
+
+func TestConversationsOfAllSizes(t *testing.T) {
+	for _, network := range networks {
+		t.Run(network, func(t *testing.T) {
+			tr := try(t, serve(t, network, echo), []string{network}, nil)
+			tr.gate(ipc.Gate{State: ipc.GateOpen})
+			c := tr.dial(0)
+			for _, size := range []int{1, 65535, 65536, 65537, 3, 200_000, 65536, 1, 1 << 20, 16384, 16383, 2} {
+				text := make([]byte, size)
+				noise(uint64(size), size).Read(text)
+				go c.Write(text)
+				got := make([]byte, size)
+				if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, text) {
+					t.Fatalf("%d bytes did not come back: %v", size, err)
+				}
+			}
+		})
 	}
 }
 

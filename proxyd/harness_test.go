@@ -1,10 +1,10 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -17,6 +17,25 @@ import (
 
 // within is how long anything in a test may take.
 const within = 20 * time.Second
+
+// networks are the kinds of sockets that a proxy connects.
+var networks = []string{"tcp4", "tcp6", "unix"}
+
+// anyAddress is where to listen on a network.
+func anyAddress(t *testing.T, network string) string {
+	switch network {
+	case "unix":
+		dir, err := os.MkdirTemp("", "p") // shorter than that of a test with a long name
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		return filepath.Join(dir, "s")
+	case "tcp6":
+		return "[::1]:0"
+	}
+	return "127.0.0.1:0"
+}
 
 // trial is one proxy in a loop of its own, with real sockets.
 type trial struct {
@@ -38,19 +57,15 @@ func try(t *testing.T, backend ipc.Address, listen []string, change func(*ipc.Pr
 	tr := &trial{t: t, loop: l, told: make(chan any, 100), ended: make(chan struct{})}
 	tr.spec = ipc.Proxy{Name: "p", Service: "s", Backend: backend, ConnectTimeout: within}
 	var fds []int
-	for i, network := range listen {
-		address := "127.0.0.1:0"
-		if network == "unix" {
-			address = filepath.Join(t.TempDir(), fmt.Sprint(i))
-		}
-		ln, err := net.Listen(network, address)
+	for _, network := range listen {
+		ln, err := net.Listen(network, anyAddress(t, network))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if u, ok := ln.(*net.UnixListener); ok {
 			u.SetUnlinkOnClose(false)
 		}
-		tr.spec.Listen = append(tr.spec.Listen, ipc.Address{Network: network, Address: ln.Addr().String()})
+		tr.spec.Listen = append(tr.spec.Listen, ipcAddress(ln.Addr()))
 		fds = append(fds, duplicate(t, ln))
 		ln.Close()
 	}
@@ -137,14 +152,18 @@ func (tr *trial) stats() (s ipc.ProxyStats) {
 	return s
 }
 
+// ipcAddress is that of a socket, as the supervisor tells it.
+func ipcAddress(a net.Addr) ipc.Address {
+	if a.Network() == "unix" {
+		return ipc.Address{Network: "unix", Address: a.String()}
+	}
+	return ipc.Address{Network: "tcp", Address: a.String()}
+}
+
 // serve runs a backend; handle gets each connection and need not close it.
 func serve(t *testing.T, network string, handle func(net.Conn)) ipc.Address {
 	t.Helper()
-	address := "127.0.0.1:0"
-	if network == "unix" {
-		address = filepath.Join(t.TempDir(), "backend")
-	}
-	ln, err := net.Listen(network, address)
+	ln, err := net.Listen(network, anyAddress(t, network))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +181,7 @@ func serve(t *testing.T, network string, handle func(net.Conn)) ipc.Address {
 			}()
 		}
 	}()
-	return ipc.Address{Network: network, Address: ln.Addr().String()}
+	return ipcAddress(ln.Addr())
 }
 
 // echo sends back what comes, and the end too.

@@ -22,7 +22,8 @@ type loop struct {
 	busy         []*conn // had more to move than their turn allowed
 	turn         []*conn // those whose turn it is
 	pipes        pipes
-	closing      []int // descriptors to close when no event at hand can mean them
+	buffer       []byte // for what is small, and at once written again
+	closing      []int  // descriptors to close when no event at hand can mean them
 
 	mu       sync.Mutex
 	commands []func() // guarded by mu
@@ -44,7 +45,7 @@ func newLoop() (*loop, error) {
 		unix.Close(epoll)
 		return nil, fmt.Errorf("cannot create eventfd: %w", err)
 	}
-	l := &loop{epoll: epoll, event: event, now: monotonic()}
+	l := &loop{epoll: epoll, event: event, now: monotonic(), buffer: make([]byte, 64<<10)}
 	if err := l.watch(event, wakeup{l}, unix.EPOLLIN); err != nil {
 		unix.Close(event)
 		unix.Close(epoll)
@@ -148,6 +149,12 @@ func (l *loop) rewatch(fd int, events uint32) {
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &ev); err != nil {
 		panic(os.NewSyscallError("epoll_ctl", err))
 	}
+}
+
+// unwatch ends the events of a socket that other processes hold, too: closing
+// it here does not (epoll(7), "Questions and answers").
+func (l *loop) unwatch(fd int) {
+	unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
 }
 
 // close closes a watched descriptor when the events at hand are done with: its

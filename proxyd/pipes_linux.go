@@ -20,18 +20,19 @@ var noPipe = pipe{-1, -1}
 // pipes are empty pipes for use.
 type pipes []pipe
 
-func (p *pipes) get() (pipe, error) {
+// get says false where there are no descriptors for one.
+func (p *pipes) get(to *pipe) bool {
 	if n := len(*p); n > 0 {
-		got := (*p)[n-1]
-		*p = (*p)[:n-1]
-		return got, nil
+		*to, *p = (*p)[n-1], (*p)[:n-1]
+		return true
 	}
 	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
-		return noPipe, err
+	if unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC) != nil {
+		return false
 	}
 	unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize) // smaller is slower and works
-	return pipe{fds[0], fds[1]}, nil
+	*to = pipe{fds[0], fds[1]}
+	return true
 }
 
 // put gives back a pipe that is empty.
@@ -41,6 +42,14 @@ func (p *pipes) put(done pipe) {
 		return
 	}
 	*p = append(*p, done)
+}
+
+// drop closes the spare pipes, for want of descriptors.
+func (p *pipes) drop() {
+	for _, spare := range *p {
+		spare.close()
+	}
+	*p = (*p)[:0]
 }
 
 func (p pipe) close() {

@@ -34,7 +34,12 @@ type proxy struct {
 	gate     ipc.GateState
 	seq      uint64 // of the order that set it
 	demanded bool   // and a client was told of since
-	at       alarm  // while idle: when to say so. While it holds clients: when their time is up
+	// until is when the time of the clients that wait for the gate is up, also
+	// over orders that leave them waiting; 0 = nobody waits.
+	until int64
+	// quiet is since when an open proxy has been without a connection.
+	quiet int64
+	at    alarm // while open, quiet for the idle timeout; while on hold, until
 
 	total, failed, toBackend, fromBackend uint64
 	activity                              time.Time
@@ -76,7 +81,7 @@ func (p *proxy) configure(s ipc.Proxy, fds []int) error {
 	for i, a := range s.Listen {
 		at := find(had, fds[i])
 		if at < 0 {
-			p.listen(a, fds[i])
+			p.listen(a, fds[i], s.Passes())
 			continue
 		}
 		unix.Close(fds[i])
@@ -104,9 +109,9 @@ func find(listeners []*listener, fd int) int {
 	return -1
 }
 
-func (p *proxy) listen(a ipc.Address, fd int) {
+func (p *proxy) listen(a ipc.Address, fd int, passes bool) {
 	unix.SetNonblock(fd, true)
-	if a.Network != "unix" { // the sockets of clients inherit both (tcp(7))
+	if a.Network != "unix" && !passes { // the sockets of clients inherit both (tcp(7))
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	}
@@ -124,22 +129,42 @@ func (p *proxy) set(g ipc.Gate) {
 	if g.Refuse {
 		p.refuse(errors.New(g.Reason))
 	}
+	if p.gate != ipc.GateOpen {
+		p.quiet = p.loop.now
+	}
 	p.gate, p.seq, p.demanded = g.State, g.Seq, false
 	p.loop.clear(p)
 	for _, ln := range p.listeners {
 		ln.arm()
 	}
-	if p.gate == ipc.GateOpen {
+	busy := p.busy()
+	switch p.gate {
+	case ipc.GateOpen:
 		p.rest()
+	case ipc.GateHold:
+		if !p.waited() {
+			p.until = 0
+		}
+		for c := range p.conns {
+			if c.state != forwarding { // what it is to be connected to has gone
+				p.demand()
+				break
+			}
+		}
+	case ipc.GateClosed:
+		p.until = 0
 	}
-	p.tell(ipc.KindGateAck, ipc.GateAck{Name: p.Name, Seq: g.Seq, Busy: p.busy()})
+	p.tell(ipc.KindGateAck, ipc.GateAck{Name: p.Name, Seq: g.Seq, Busy: busy})
 }
 
-// busy says whether there is a client, connected or waiting to be accepted.
+// busy says whether there is a client, connected or waiting to be accepted, or
+// there was one within the idle timeout.
 func (p *proxy) busy() bool {
-	if len(p.conns) > 0 {
-		return true
-	}
+	return len(p.conns) > 0 || p.waited() || p.loop.now < p.quiet+int64(p.IdleTimeout)
+}
+
+// waited says whether a client waits to be accepted.
+func (p *proxy) waited() bool {
 	for _, ln := range p.listeners {
 		if ln.waiting() {
 			return true
@@ -150,6 +175,7 @@ func (p *proxy) busy() bool {
 
 // refuse closes the clients that are not connected yet.
 func (p *proxy) refuse(why error) {
+	p.until = 0
 	for c := range p.conns {
 		if c.state != forwarding {
 			c.fail(why)
@@ -179,7 +205,13 @@ func (p *proxy) demand() {
 	}
 	p.demanded = true
 	p.tell(ipc.KindDemand, ipc.Demand{Name: p.Name, Seq: p.seq})
-	p.loop.set(p, p.loop.now+int64(p.ConnectTimeout))
+	if p.Passes() {
+		return // the service decides how long they wait
+	}
+	if p.until == 0 {
+		p.until = p.loop.now + int64(p.ConnectTimeout)
+	}
+	p.loop.set(p, p.until)
 }
 
 func (p *proxy) alarm() *alarm { return &p.at }
@@ -208,7 +240,7 @@ func (p *proxy) add(c *conn) {
 // remove forgets a connection; why is nil if it was served.
 func (p *proxy) remove(c *conn, why error) {
 	delete(p.conns, c)
-	p.activity = time.Now()
+	p.activity, p.quiet = time.Now(), p.loop.now
 	if why != nil {
 		p.count(why)
 	}
@@ -221,10 +253,10 @@ func (p *proxy) remove(c *conn, why error) {
 	p.rest()
 }
 
-// rest sets the time at which an idle proxy says so.
+// rest sets the time at which a proxy without a connection says so.
 func (p *proxy) rest() {
 	if p.IdleTimeout > 0 && len(p.conns) == 0 && p.gate == ipc.GateOpen {
-		p.loop.set(p, p.loop.now+int64(p.IdleTimeout))
+		p.loop.set(p, p.quiet+int64(p.IdleTimeout))
 	}
 }
 
@@ -264,22 +296,30 @@ func (p *proxy) close() {
 }
 
 // arm watches for what the gate lets happen: all clients, one to tell of, or
-// none.
+// none. Then it is EPOLLONESHOT, too, or the end of a socket that the service
+// has shut down would be told again and again.
 func (ln *listener) arm() {
-	events := uint32(0)
+	events := uint32(unix.EPOLLONESHOT)
 	switch ln.proxy.gate {
 	case ipc.GateOpen:
 		events = unix.EPOLLIN
 	case ipc.GateHold:
-		events = unix.EPOLLIN | unix.EPOLLONESHOT
+		events |= unix.EPOLLIN
+		if ln.proxy.Passes() {
+			// The service may have shut it down, or wanted a shorter backlog.
+			unix.Listen(ln.fd, unix.SOMAXCONN)
+		}
 	}
 	ln.proxy.loop.rewatch(ln.fd, events)
 }
 
 func (ln *listener) ready(uint32) {
 	p := ln.proxy
-	if p.gate == ipc.GateHold {
+	switch p.gate {
+	case ipc.GateHold:
 		p.demand()
+		return
+	case ipc.GateClosed: // since the event came
 		return
 	}
 	for range maxAccepts {
@@ -292,11 +332,13 @@ func (ln *listener) ready(uint32) {
 				p.count(errors.New("a second client, where single_connection allows one"))
 				continue
 			}
-			p.accepted(fd)
+			ln.accepted(fd)
 		case unix.EAGAIN:
+			p.until = 0
 			return
 		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
 			p.warn(fmt.Errorf("cannot accept on %s: %w", ln.address, errno))
+			p.loop.pipes.drop()
 			p.loop.rewatch(ln.fd, 0)
 			p.loop.set(ln, p.loop.now+int64(starved))
 			return
@@ -318,6 +360,7 @@ func (ln *listener) waiting() bool {
 
 func (ln *listener) close() {
 	ln.proxy.loop.clear(ln)
+	ln.proxy.loop.unwatch(ln.fd)
 	ln.proxy.loop.close(ln.fd)
 }
 

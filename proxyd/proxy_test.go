@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -173,4 +175,120 @@ func TestDescriptorsReturnToWhereTheyWere(t *testing.T) {
 	}
 	// The backend, in this process too, closes its own when it gets to it.
 	tr.until("no more descriptors than before", func() bool { return open() <= before })
+}
+
+func TestTimeOfThoseWhoWaitDoesNotBeginAnew(t *testing.T) {
+	tr := try(t, ipc.Address{Network: "unix", Address: "/nonexistent/zinit-test"}, []string{"tcp4"}, nil)
+	tr.gate(ipc.Gate{State: ipc.GateHold, Seq: 1})
+	tr.dial(0)
+	hear[ipc.Demand](tr)
+	var until, deadline int64
+	tr.in(func() { until = tr.proxy.until })
+	tr.gate(ipc.Gate{State: ipc.GateHold, Seq: 2}) // as a new supervisor orders
+	hear[ipc.Demand](tr)
+	tr.gate(ipc.Gate{State: ipc.GateOpen, Seq: 3})
+	tr.until("the backend is tried", func() bool {
+		for c := range tr.proxy.conns {
+			deadline = c.deadline
+			return true
+		}
+		return false
+	})
+	if until == 0 || deadline != until {
+		t.Errorf("a client has time until %d, had until %d when it came", deadline, until)
+	}
+	// The service has gone again: who is not connected waits for its next start.
+	if ack := tr.gate(ipc.Gate{State: ipc.GateClosed, Seq: 4}); !ack.Busy {
+		t.Error("not busy with a client")
+	}
+	tr.loop.do(func() { tr.proxy.set(ipc.Gate{Name: "p", State: ipc.GateHold, Seq: 5}) })
+	if d := hear[ipc.Demand](tr); d.Seq != 5 {
+		t.Errorf("got %+v", d)
+	}
+}
+
+func TestIdleTimeIsTheSameAfterAChange(t *testing.T) {
+	tr := try(t, serve(t, "tcp4", echo), []string{"tcp4"}, func(s *ipc.Proxy) { s.IdleTimeout = time.Hour })
+	tr.gate(ipc.Gate{State: ipc.GateOpen, Seq: 1})
+	var due int64
+	tr.in(func() { due = tr.proxy.at.due })
+	tr.gate(ipc.Gate{State: ipc.GateOpen, Seq: 1}) // told again because another proxy has changed
+	tr.in(func() {
+		if tr.proxy.at.due != due {
+			t.Error("the idle time has begun anew")
+		}
+	})
+	if ack := tr.gate(ipc.Gate{State: ipc.GateHold, Seq: 2}); !ack.Busy {
+		t.Error("idle before its time")
+	}
+}
+
+func TestListenersOfAServiceThatAcceptsItself(t *testing.T) {
+	tr := try(t, ipc.Address{}, nil, nil)
+	// A port that is chosen by number stays with a socket that was shut down.
+	free, err := net.Listen("tcp4", "127.47.11.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free.Close()
+	ln, err := net.Listen("tcp4", free.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.spec.Listen = []ipc.Address{ipcAddress(ln.Addr())}
+	tr.in(func() {
+		if err := tr.proxy.configure(tr.spec, []int{duplicate(t, ln)}); err != nil {
+			t.Error(err)
+		}
+	})
+	ln.Close()
+	tr.gate(ipc.Gate{State: ipc.GateHold, Seq: 1})
+	c := tr.dial(0)
+	hear[ipc.Demand](tr)
+	tr.in(func() {
+		tr.proxy.set(ipc.Gate{Name: "p", State: ipc.GateClosed, Seq: 2})
+		tr.proxy.listeners[0].ready(unix.EPOLLIN) // which the kernel had told before
+	})
+	hear[ipc.GateAck](tr)
+	own := tr.proxy.listeners[0].fd
+	fd, errno := accept(own)
+	if errno != 0 {
+		t.Fatal("the client is not there for the service:", errno)
+	}
+	unix.Close(fd)
+	hungUp(t, c)
+
+	// The service ends its socket: no event for ever, and the next one works.
+	unix.Shutdown(own, unix.SHUT_RDWR)
+	tr.gate(ipc.Gate{State: ipc.GateClosed, Seq: 3})
+	tr.gate(ipc.Gate{State: ipc.GateHold, Seq: 4})
+	tr.dial(0)
+	if d := hear[ipc.Demand](tr); d.Seq != 4 {
+		t.Errorf("got %+v", d)
+	}
+}
+
+func TestListenerThatIsTakenAwaySendsNoMoreEvents(t *testing.T) {
+	tr := try(t, serve(t, "tcp4", echo), []string{"tcp4", "unix"}, nil)
+	tr.gate(ipc.Gate{State: ipc.GateOpen})
+	var gone, still, held int
+	tr.in(func() {
+		gone, still = tr.proxy.listeners[0].fd, tr.proxy.listeners[1].fd
+		held, _ = unix.FcntlInt(uintptr(gone), unix.F_DUPFD_CLOEXEC, 0) // as another process does
+		kept, _ := unix.FcntlInt(uintptr(still), unix.F_DUPFD_CLOEXEC, 0)
+		changed := tr.spec
+		changed.Listen = tr.spec.Listen[1:]
+		if err := tr.proxy.configure(changed, []int{kept}); err != nil {
+			t.Error(err)
+		}
+	})
+	defer unix.Close(held)
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", tr.loop.epoll))
+	if err != nil {
+		t.Fatal(err)
+	}
+	watched := func(fd int) bool { return regexp.MustCompile(fmt.Sprintf(`tfd: +%d `, fd)).Match(info) }
+	if watched(gone) || !watched(still) {
+		t.Errorf("watched are %t and %t, want only the second:\n%s", watched(gone), watched(still), info)
+	}
 }
