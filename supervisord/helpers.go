@@ -49,10 +49,11 @@ type helper struct {
 	started time.Time
 	row     int         // deaths in a row
 	again   *time.Timer // until the next start, nil if none is due
-	// ending says that it was killed because nobody needs it, missing that its
+	// ending says that it was killed because nobody needs it, missing why its
 	// program was not found.
-	ending, missing bool
-	conn            *ipc.Conn // nil while it is not connected
+	ending  bool
+	missing string
+	conn    *ipc.Conn // nil while it is not connected
 	// onFrame takes what it says.
 	onFrame func(ipc.Frame) error
 }
@@ -158,7 +159,7 @@ func (s *server) needHelpers() {
 	for _, h := range s.helpers {
 		needed := s.core.Needs(h.name)
 		switch {
-		case needed && h.run == 0 && h.again == nil && !h.missing:
+		case needed && h.run == 0 && h.again == nil && h.missing == "":
 			s.startHelper(h)
 		case !needed && h.run != 0 && !h.ending:
 			h.ending = true
@@ -180,7 +181,7 @@ func (h *helper) send(kind ipc.Kind, body any, fds ...int) {
 func (s *server) startHelper(h *helper) {
 	path, err := findHelper(string(h.name))
 	if err != nil {
-		h.missing = true
+		h.missing = err.Error()
 		s.log.Error("a helper is missing", "error", err)
 		s.events = append(s.events, core.HelperDown{Helper: h.name, Why: err.Error()})
 		return

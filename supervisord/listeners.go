@@ -166,14 +166,17 @@ func (s *server) ownListeners(p *spec.Proxy) {
 }
 
 // openListeners binds what proxies listen on and is not open yet. An error
-// names the first that cannot be had, and then none is.
-func (s *server) openListeners(ctx context.Context, proxies map[string]*spec.Proxy) (opened map[spec.Address]int, err error) {
+// names the first that cannot be had, and then none is. What could not be had
+// at boot may fail again: deaf is told why.
+func (s *server) openListeners(ctx context.Context, proxies map[string]*spec.Proxy, deaf map[spec.Address]string) (opened map[spec.Address]int, err error) {
 	missing := map[spec.Address]*spec.Proxy{}
+	again := map[spec.Address]bool{}
 	err = s.in(ctx, func() {
 		for _, p := range proxies {
 			for _, a := range p.Listen {
 				if _, open := s.listeners[a]; !open {
 					missing[a] = p
+					again[a] = deaf != nil && s.deaf[a] != ""
 				}
 			}
 		}
@@ -181,6 +184,10 @@ func (s *server) openListeners(ctx context.Context, proxies map[string]*spec.Pro
 	opened = map[spec.Address]int{}
 	for a, p := range missing {
 		fd, bad := openListener(ctx, a, p)
+		if bad != nil && again[a] {
+			deaf[a] = bad.Error()
+			continue
+		}
 		if bad != nil {
 			closeListeners(opened)
 			return nil, fmt.Errorf("proxy %s: %w", p.Name, bad)

@@ -22,7 +22,7 @@ func (s *server) perform(a core.Action) {
 	switch a := a.(type) {
 	case core.Spawn:
 		if a.Service.Health != nil {
-			s.health.missing = false // it may be there by now
+			s.health.missing = "" // it may be there by now
 		}
 		s.prepare(a)
 	case core.Signal:

@@ -92,8 +92,8 @@ func (s *server) setProxies(own map[string]*spec.Proxy, opened map[spec.Address]
 		}
 	}
 	s.keepListeners(opened)
+	s.proxyd.missing = "" // it may be there by now
 	s.step(core.SetProxies{Proxies: s.proxies})
-	s.tellProxies()
 }
 
 // tellProxies tells zinit-proxyd the whole set.
@@ -193,6 +193,14 @@ func (s *server) proxyStats(ctx context.Context) (map[string]ipc.ProxyStats, err
 	case <-time.After(statsWait):
 		return nil, nil
 	}
+}
+
+// samePassed says that two lists of proxies pass the same listeners, in the same
+// order and by the same names.
+func samePassed(a, b []*spec.Proxy) bool {
+	return slices.EqualFunc(a, b, func(a, b *spec.Proxy) bool {
+		return a.Name == b.Name && slices.Equal(a.Listen, b.Listen)
+	})
 }
 
 // passedListener is one that a service gets, by its name in pid1's store.

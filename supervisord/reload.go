@@ -51,7 +51,8 @@ func (s *server) compare(services map[string]*spec.Service, proxies map[string]*
 			services[n] = was
 			continue
 		}
-		p.restart[n] = slices.ContainsFunc(fields, needsRestart) || core.OtherProcess(was, services[n])
+		p.restart[n] = slices.ContainsFunc(fields, needsRestart) || core.OtherProcess(was, services[n]) ||
+			!slices.Equal(was.Passed(), services[n].Passed())
 		if len(fields) > 0 {
 			p.result.Changed = append(p.result.Changed, ipc.Change{Name: n, Fields: fields})
 		}
@@ -100,7 +101,13 @@ func (s *server) apply(p plan, opened map[spec.Address]int) {
 	s.services = p.services
 	failpoint.Hit("loading")
 	s.step(core.Load{Services: p.services, Restart: p.restart})
+	passing := s.passing
 	s.setProxies(p.proxies, opened)
+	for _, n := range slices.Sorted(maps.Keys(p.services)) {
+		if v, _ := s.core.View(s.now(), n); v.Pid != 0 && v.Halt == core.HaltNone && !samePassed(passing[n], s.passing[n]) {
+			s.step(core.Wish{Op: core.OpRestart, Names: []string{n}}) // to get other listeners
+		}
+	}
 	s.moved = true
 }
 
@@ -125,15 +132,12 @@ func (s *server) configured(ctx context.Context) (read spec.Plan, problems []ipc
 		}
 		for n, sp := range s.services {
 			if read.Services[n] == nil && sp.File == "" {
-				read.Services[n] = sp
-				if sp.Xinet != nil {
-					read.Proxies[n] = sp.Xinet
-				}
+				bad = append(bad, read.Add(sp, nil)...)
 			}
 		}
 		for n, p := range s.ownProxies {
 			if read.Proxies[n] == nil && p.File == "" {
-				read.Proxies[n] = p
+				bad = append(bad, read.Add(nil, p)...)
 			}
 		}
 	})
@@ -161,8 +165,9 @@ func (s *server) reload(ctx context.Context, dryRun bool) (ipc.Reloaded, error) 
 		return ipc.Reloaded{}, e
 	}
 	var opened map[spec.Address]int
+	deaf := map[spec.Address]string{}
 	if !dryRun {
-		if opened, err = s.openListeners(ctx, read.Proxies); err != nil {
+		if opened, err = s.openListeners(ctx, read.Proxies, deaf); err != nil {
 			return ipc.Reloaded{}, ipc.Errorf(ipc.ErrFailed, "%v: nothing was changed", err)
 		}
 	}
@@ -176,6 +181,7 @@ func (s *server) reload(ctx context.Context, dryRun bool) (ipc.Reloaded, error) 
 		p = s.compare(read.Services, ownProxies(read))
 		if !dryRun {
 			s.problems = nil
+			s.deaf = deaf
 			s.apply(p, opened)
 		}
 	})
@@ -191,6 +197,9 @@ func (s *server) refusal(sp *spec.Service) *ipc.Error {
 	}
 	if sp.Name == mainService && len(s.keeper.hello.Main) > 0 {
 		return ipc.Errorf(ipc.ErrInvalid, "main is the command that this container runs: it cannot be changed")
+	}
+	if own := s.ownProxies[sp.Name]; own != nil && sp.Xinet != nil {
+		return ipc.Errorf(ipc.ErrConflict, "there is already a proxy named %s, of the service %s: delete it, or leave [xinet] out", own.Name, own.Service)
 	}
 	services := maps.Clone(s.services)
 	delete(services, sp.Name)
@@ -334,7 +343,7 @@ func (s *server) put(ctx context.Context, sp *spec.Service, p ipc.ConfigParams) 
 	if err := s.in(ctx, func() { refused = s.refusal(sp) }); err != nil || refused != nil {
 		return nil, cmpError(refused, err)
 	}
-	opened, err := s.openListeners(ctx, allProxies(map[string]*spec.Service{sp.Name: sp}, nil))
+	opened, err := s.openListeners(ctx, allProxies(map[string]*spec.Service{sp.Name: sp}, nil), nil)
 	if err != nil {
 		return nil, ipc.Errorf(ipc.ErrFailed, "%v: nothing was changed", err)
 	}

@@ -74,8 +74,8 @@ func (s *server) viewProxy(p *spec.Proxy, n ipc.ProxyStats) ipc.ProxyStatus {
 			v.LastError = why
 		}
 	}
-	if s.proxyd.missing && v.LastError == "" {
-		v.LastError = "zinit-proxyd was not found: nobody looks after its clients"
+	if s.proxyd.missing != "" {
+		v.LastError = s.proxyd.missing + ": nobody looks after its clients"
 	}
 	if n.LastActivity != 0 {
 		t := time.Unix(0, n.LastActivity).UTC()
@@ -167,6 +167,8 @@ func (s *server) setProxy(ctx context.Context, params ipc.ProxyParams) error {
 		}
 		if was != nil && was.File != "" {
 			p.File = was.File
+		} else if _, err := os.Lstat(p.File); err == nil {
+			return fmt.Errorf("there is a file %s already, which is not in effect: reload, or remove it", p.File)
 		}
 		return atomicfile.Write(p.File, []byte(text), 0o644)
 	})
@@ -207,7 +209,7 @@ func (s *server) changeProxy(ctx context.Context, name string, p *spec.Proxy, wr
 	if p != nil {
 		own[name] = p
 		var err error
-		if opened, err = s.openListeners(ctx, own); err != nil {
+		if opened, err = s.openListeners(ctx, map[string]*spec.Proxy{name: p}, nil); err != nil {
 			return ipc.Errorf(ipc.ErrFailed, "%v", err)
 		}
 	}
@@ -238,6 +240,8 @@ func (s *server) proxyRefusal(name string, p *spec.Proxy) *ipc.Error {
 		return nil
 	case s.core.Spec(p.Service) == nil:
 		return s.notFound(p.Service)
+	case s.core.Spec(p.Service).Oneshot:
+		return ipc.Errorf(ipc.ErrInvalid, "%s is a oneshot, which has no clients", p.Service)
 	}
 	for _, a := range p.Listen {
 		for _, other := range s.proxies {

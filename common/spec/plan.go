@@ -143,8 +143,11 @@ func (p Plan) Warnings() []Problem {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Proxies)) {
-		if x := p.Proxies[name]; p.Services[x.Service] == nil {
+		x := p.Proxies[name]
+		if s := p.Services[x.Service]; s == nil {
 			warn(x.File, name, "xinet.service: there is no %s%s", x.Service, suggest(x.Service))
+		} else if s.Oneshot {
+			warn(x.File, name, "xinet.service: %s is a oneshot, which has no clients", s.Name)
 		}
 	}
 	slices.SortStableFunc(warnings, func(a, b Problem) int { return cmp.Compare(a.File, b.File) })

@@ -29,6 +29,7 @@ func (p *parser) checkService(s *Service) {
 	p.rule(len(s.Exec) == 0 && p.has("service.exec"), "service.exec", "service.exec: must not be empty")
 	if s.Oneshot {
 		p.rule(s.Health != nil, "health", "[health] does not apply to a oneshot, which is done when it exits")
+		p.rule(s.Xinet != nil, "xinet", "[xinet] does not apply to a oneshot, which has no clients")
 	}
 	if !p.bad["lifecycle.ready"] {
 		p.rule(l.Ready == ReadyHealth && s.Health == nil, "lifecycle.ready", `lifecycle.ready: "health" needs a [health] table`)
@@ -124,6 +125,9 @@ func checkEndpoint(t HealthType, endpoint string) error {
 	return checkHostPort(host)
 }
 
+// maxListen is how many listeners fit into one message (ipc.MaxFds).
+const maxListen = 64
+
 func (p *parser) checkProxy(s *Service) {
 	x := s.Xinet
 	if s.Kind == KindService {
@@ -132,6 +136,7 @@ func (p *parser) checkProxy(s *Service) {
 	}
 	p.rule(p.lacks("xinet.listen"), "xinet", "xinet.listen is missing: at which addresses?")
 	p.rule(p.has("xinet.listen") && len(x.Listen) == 0, "xinet.listen", "xinet.listen: must have at least one address")
+	p.rule(len(x.Listen) > maxListen, "xinet.listen", "xinet.listen: must have at most %d addresses", maxListen)
 	if p.bad["xinet.mode"] {
 		return
 	}

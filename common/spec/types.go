@@ -236,6 +236,14 @@ type Proxy struct {
 	SocketGroup      string        `msgpack:"socket_group,omitempty"`
 }
 
+// Passed are the addresses whose listeners a service gets by its own file.
+func (s *Service) Passed() []Address {
+	if s.Xinet == nil || s.Xinet.Mode != ProxyPass {
+		return nil
+	}
+	return s.Xinet.Listen
+}
+
 // Address is where a proxy listens or connects: network "tcp" with host:port,
 // or network "unix" with a path.
 type Address struct {
