@@ -17,6 +17,21 @@ import (
 	"github.com/threefoldtech/zinit/supervisord/core"
 )
 
+// maxUnforgotten bounds the runs that pid1 has to remember because what has
+// become of them cannot be saved: a part of what it can.
+const maxUnforgotten = 1 << 14
+
+// forgetSaved has pid1 forget the runs whose end is saved at last.
+func (s *server) forgetSaved() {
+	if s.unsaved {
+		return
+	}
+	for _, run := range s.unforgotten {
+		s.keeper.send(ipc.KindForget, ipc.Forget{Run: ipc.RunID(run)})
+	}
+	s.unforgotten = nil
+}
+
 // perform does one action of the core.
 func (s *server) perform(a core.Action) {
 	switch a := a.(type) {
@@ -33,7 +48,11 @@ func (s *server) perform(a core.Action) {
 		s.keeper.send(ipc.KindSignal, ipc.Signal{Run: ipc.RunID(a.Run), Sig: a.Signal, Scope: scope})
 	case core.Forget:
 		s.dropRunFds(a.Run)
-		s.keeper.send(ipc.KindForget, ipc.Forget{Run: ipc.RunID(a.Run)})
+		if s.unsaved && len(s.unforgotten) < maxUnforgotten {
+			s.unforgotten = append(s.unforgotten, a.Run)
+		} else {
+			s.keeper.send(ipc.KindForget, ipc.Forget{Run: ipc.RunID(a.Run)})
+		}
 		failpoint.Hit("forgotten", func() { s.keeper.conn.Flush() })
 		s.cgroups.forget(a.Run)
 	case core.SetMain:

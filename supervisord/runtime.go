@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -121,7 +123,8 @@ func (s *server) mend() {
 		put("the directory of logs, and what was in it is lost,", dir+"/logs", nil)
 	}
 	if s.store.misplaced() {
-		put("the saved state", s.store.path, s.saveAll(nil))
+		s.saveAll(nil)
+		put("the saved state", s.store.path, s.store.failed)
 	}
 	s.watch.look(dir, unix.IN_DELETE|unix.IN_MOVED_FROM|unix.IN_MOVE_SELF)
 	s.watch.look(dir+"/logs", unix.IN_DELETE|unix.IN_MOVED_FROM)
@@ -149,11 +152,29 @@ func (s *server) newWatcher() *watcher {
 func (w *watcher) readLoop(inbox chan<- any, mend func()) {
 	var b [4096]byte
 	for {
-		if _, err := w.file.Read(b[:]); err != nil {
+		n, err := w.file.Read(b[:])
+		if err != nil {
 			return
 		}
-		inbox <- mend
+		if !ownDoing(b[:n]) {
+			inbox <- mend
+		}
 	}
+}
+
+// ownDoing says that events, as inotify(7) has them, tell only of the file that
+// the state is written to before it gets its name: to mend for that would write
+// it once more.
+func ownDoing(events []byte) bool {
+	for len(events) >= unix.SizeofInotifyEvent {
+		size := binary.NativeEndian.Uint32(events[12:])
+		name := events[unix.SizeofInotifyEvent:][:size]
+		if string(bytes.TrimRight(name, "\x00")) != "state"+unnamed {
+			return false
+		}
+		events = events[unix.SizeofInotifyEvent+int(size):]
+	}
+	return true
 }
 
 // look watches the file that has this name now, which may be watched already.

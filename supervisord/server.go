@@ -75,7 +75,10 @@ type server struct {
 	replaced []ipc.Replaced
 	lost     bool
 	unsaved  bool // the last attempt to save the state failed
-	moved    bool // a service has changed its state since the waiters were asked
+	// unforgotten are the runs that are over since then: pid1 remembers them for
+	// the next supervisor, which would start them again by what is saved.
+	unforgotten []core.RunID
+	moved       bool // a service has changed its state since the waiters were asked
 	// pipes holds the names of the log pipes under capture, ended those of them
 	// that the capture is done with; ended is safe for concurrent use.
 	pipes    map[logEnd]string
@@ -416,6 +419,7 @@ func (s *server) act() {
 		s.health.send(ipc.KindResultAck, ipc.Ack{Seq: s.resultAck})
 		s.resultAck = 0
 	}
+	s.forgetSaved()
 	actions := s.pending
 	s.pending, s.told = nil, 0
 	for _, a := range actions {

@@ -54,6 +54,9 @@ const stateFormat = 2
 // readFormats are those that this release reads.
 var readFormats = []int{stateFormat - 1, stateFormat}
 
+// unnamed ends the name of a journal that is not whole yet.
+const unnamed = ".new"
+
 // Types of records. Numbers are never reused.
 const (
 	recordHeader   uint8 = 1  // header
@@ -327,15 +330,15 @@ func (s *store) rewrite() (err error) {
 		s.failed = err
 		return err
 	}
-	f, err := os.OpenFile(s.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(s.path+unnamed, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err == nil {
 		if _, err = f.Write(all); err == nil {
 			failpoint.Hit("written")
-			err = os.Rename(s.path+".new", s.path)
+			err = os.Rename(s.path+unnamed, s.path)
 		}
 		if err != nil {
 			f.Close()
-			os.Remove(s.path + ".new")
+			os.Remove(s.path + unnamed)
 		}
 	}
 	if err != nil {
