@@ -4,16 +4,20 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // zinit as the init of containers: of real ones by podman, and of pid
@@ -22,10 +26,14 @@ import (
 // podman is a container engine with a storage of its own.
 type podman struct{ dir string }
 
-// image is the one of testdata/container.
-const image = "localhost/zinit-test"
+// image and mainImage are those of testdata/container, made from base.
+const (
+	base      = "localhost/zinit-base"
+	image     = "localhost/zinit-test"
+	mainImage = "localhost/zinit-main"
+)
 
-// newPodman builds the image.
+// newPodman builds the images.
 func newPodman(t *testing.T) *podman {
 	dir := shortTempDir(t)
 	p := &podman{dir: dir}
@@ -38,18 +46,17 @@ func newPodman(t *testing.T) *podman {
 	}
 	check(os.Mkdir(dir+"/tmp", 0o700))
 	// Locks in files: those in /dev/shm would be shared with other storages.
-	check(os.WriteFile(dir+"/containers.conf", []byte("[engine]\nlock_type = \"file\"\n"), 0o600))
-	context := dir + "/context"
-	check(os.CopyFS(context, os.DirFS("../testdata/container")))
-	bin := programs(t, dir)
-	rootfs := context + "/rootfs"
-	check(os.MkdirAll(rootfs+"/usr/bin", 0o755))
+	check(os.WriteFile(dir+"/containers.conf", []byte(`[engine]
+lock_type = "file"
+[containers]
+default_ulimits = ["nofile=10000:10000", "nproc=30000:30000", "core=0:0"]
+`), 0o600))
+	// What a distribution is otherwise: busybox, with a link for each applet.
+	distribution := dir + "/distribution"
+	rootfs := distribution + "/rootfs"
 	check(os.MkdirAll(rootfs+"/bin", 0o755))
 	check(os.Mkdir(rootfs+"/tmp", 0o755))
 	check(os.Chmod(rootfs+"/tmp", 0o1777))
-	for _, program := range []string{"zinit", "zinit-server", "zinit-pid1"} {
-		check(os.Rename(filepath.Join(bin, program), filepath.Join(rootfs, "usr/bin", program)))
-	}
 	busybox, err := os.ReadFile("/bin/busybox")
 	check(err)
 	check(os.WriteFile(rootfs+"/bin/busybox", busybox, 0o755))
@@ -60,7 +67,15 @@ func newPodman(t *testing.T) *podman {
 			check(os.Symlink("busybox", filepath.Join(rootfs, "bin", applet)))
 		}
 	}
-	p.must(t, "build", "--network=none", "-q", "-t", image, context)
+	check(os.WriteFile(distribution+"/Dockerfile", []byte("FROM scratch\nCOPY rootfs /\nENV PATH=/usr/bin:/bin\n"), 0o644))
+	p.must(t, "build", "--network=none", "-q", "-t", base, distribution)
+
+	context := shortTempDir(t)
+	check(os.CopyFS(context, os.DirFS("../testdata/container")))
+	programs(t, context)
+	for tag, file := range map[string]string{image: "Dockerfile", mainImage: "Dockerfile.main"} {
+		p.must(t, "build", "--network=none", "-q", "--build-arg=BASE="+base, "-t", tag, "-f", context+"/"+file, context)
+	}
 	return p
 }
 
@@ -84,15 +99,22 @@ func (p *podman) remove(t *testing.T) {
 	}
 }
 
-// do runs podman.
-func (p *podman) do(args ...string) (r result) {
+// command is podman, not started.
+func (p *podman) command(args ...string) *exec.Cmd {
 	// crun, the default runtime, needs controllers of cgroup v2 that not every
 	// host has; vfs works on every file system, also on that of a container.
 	cmd := exec.Command("podman", append([]string{
 		"--root=" + p.dir + "/storage", "--runroot=" + p.dir + "/runroot", "--tmpdir=" + p.dir + "/run",
 		"--storage-driver=vfs", "--runtime=runc", "--cgroup-manager=cgroupfs", "--events-backend=none",
 	}, args...)...)
-	cmd.Env = append(os.Environ(), "TMPDIR="+p.dir+"/tmp", "CONTAINERS_CONF="+p.dir+"/containers.conf")
+	cmd.Env = append(os.Environ(), "TMPDIR="+p.dir+"/tmp", "CONTAINERS_CONF="+p.dir+"/containers.conf",
+		"DISABLE_HC_SYSTEMD=true") // probes are run by the test
+	return cmd
+}
+
+// do runs podman.
+func (p *podman) do(args ...string) (r result) {
+	cmd := p.command(args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	var exit *exec.ExitError
@@ -117,8 +139,7 @@ func (p *podman) must(t *testing.T, args ...string) string {
 
 // runArgs is `podman run` with what every container here has.
 func runArgs(args ...string) []string {
-	return append([]string{"run", "--network=none", "--log-driver=k8s-file",
-		"--ulimit=nofile=10000:10000", "--ulimit=nproc=30000:30000", "--ulimit=core=0:0"}, args...)
+	return append([]string{"run", "--network=none", "--log-driver=k8s-file"}, args...)
 }
 
 // run runs a container to its end.
@@ -182,7 +203,11 @@ func TestContainer(t *testing.T) {
 	})
 
 	t.Run("a service that needs time gets it, and no more", func(t *testing.T) {
-		id := p.start(t, `slow \| up$`, "-e", "ZINIT_CONFIG_DIR=/etc/zinit/slow", image)
+		slow, err := filepath.Abs("../testdata/container/slow")
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := p.start(t, `slow \| up$`, "--volume="+slow+":/etc/zinit/services:ro", image)
 		took, code := p.stop(t, id)
 		if took < 2*time.Second || took > 4*time.Second {
 			t.Errorf("podman stop took %s, expected little more than the 2s that the service takes", took)
@@ -212,15 +237,24 @@ func TestContainer(t *testing.T) {
 		}
 	})
 
+	t.Run("a main command that does not end is killed in time", func(t *testing.T) {
+		id := p.start(t, `^up$`, "--entrypoint", `["zinit-pid1", "--container", "--shutdown-timeout=1s", "--"]`, mainImage,
+			"sh", "-c", "trap '' TERM; echo up; while :; do sleep 1000; done")
+		if took, code := p.stop(t, id); code != "137" || took < time.Second {
+			t.Errorf("podman stop took %s, the exit code is %s, expected 1s and 137", took, code)
+		}
+	})
+
+	t.Run("a shell on a terminal", func(t *testing.T) { p.terminal(t) })
+	t.Run("the pod of the manifest", func(t *testing.T) { p.pod(t) })
+
 	ends := []struct {
 		name    string
 		options []string
 		command []string
 		code    int
 	}{
-		{"success", nil, []string{"true"}, 0},
 		{"an exit code", nil, []string{"sh", "-c", "exit 42"}, 42},
-		{"the last exit code", nil, []string{"sh", "-c", "exit 255"}, 255},
 		{"a signal", nil, []string{"sh", "-c", "kill -TERM $$"}, 128 + 15},
 		{"a command that is not there", nil, []string{"/no/such/program"}, 127},
 		{"a command that is no program", nil, []string{"/etc"}, 126},
@@ -229,6 +263,10 @@ func TestContainer(t *testing.T) {
 			"any user, nothing to write to, no new privileges",
 			[]string{"--user=12345:12345", "--read-only", "--read-only-tmpfs=false", "--security-opt=no-new-privileges"},
 			[]string{"sh", "-c", `zinit wait web && test "$(id -u)" = 12345 && ! touch /x 2>/dev/null && grep -q 'NoNewPrivs:.1' /proc/self/status && exit 3`}, 3,
+		},
+		{
+			"nothing to write to but /run", []string{"--user=12345:12345", "--read-only"},
+			[]string{"sh", "-c", "zinit wait web && ! touch /x 2>/dev/null && touch /run/x && exit 3"}, 3,
 		},
 		{
 			"the same without capabilities, below another init",
@@ -241,6 +279,9 @@ func TestContainer(t *testing.T) {
 			r := p.run(append(append(end.options, image, "--"), end.command...)...)
 			if r.code != end.code {
 				t.Errorf("the exit code is %d, expected %d:\n%s%s", r.code, end.code, r.stdout, r.stderr)
+			}
+			if warns := strings.Contains(r.stderr, "zinit-pid1 is not PID 1"); warns != slices.Contains(end.options, "--init") {
+				t.Errorf("zinit-pid1 warns that it is not PID 1: %v\n%s", warns, r.stderr)
 			}
 		})
 	}
@@ -266,6 +307,116 @@ func TestContainer(t *testing.T) {
 			t.Errorf("zinit-pid1 had %d KiB of memory, expected at most 16 MiB", memory)
 		}
 	})
+}
+
+// terminal has somebody work in a shell.
+func (p *podman) terminal(t *testing.T) {
+	master, slave, err := newTerminal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	cmd := p.command(runArgs("--rm", "-it", "--env=PS1=$ ", mainImage)...) // its CMD is sh
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	slave.Close()
+	screen := &trial{}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		io.Copy(screen, master) // EIO when nobody has the terminal any more
+		cmd.Wait()
+	}()
+	seen := 0
+	// shows waits for what comes after all that has been waited for.
+	shows := func(pattern string) {
+		t.Helper()
+		re := regexp.MustCompile(pattern)
+		if err := eventually(patience, func() error {
+			at := re.FindStringIndex(screen.output()[seen:])
+			if at == nil {
+				return fmt.Errorf("the terminal does not show %q but %q", pattern, screen.output()[seen:])
+			}
+			seen += at[1]
+			return nil
+		}); err != nil {
+			cmd.Process.Kill()
+			t.Fatal(err)
+		}
+	}
+	types := func(text string) { master.WriteString(text) }
+	shows(`\$ `)
+	types("sh -c 'echo $((6*7)); exec sleep 999'\n")
+	shows(`\n42\r\n`)
+	types("\x1a")
+	shows(`Stopped.*\r\n.*\$ `)
+	types("jobs\n")
+	shows(`Stopped.*\r\n.*\$ `)
+	types("fg\n")
+	shows(`exec sleep 999"\r\n`)
+	types("\x03")
+	shows(`\$ `)
+	types("echo code $?\n")
+	shows(`code 130\r\n`)
+	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 50, Col: 132}); err != nil {
+		t.Fatal(err)
+	}
+	types("until stty size | grep '50 132'; do :; done\n") // the engine passes it on
+	shows(`\r\n50 132\r\n`)
+	types("sh -c 'echo $((7*9)); exec cat'; echo 'the end 'of input\n")
+	shows(`\n63\r\n`)
+	types("\x04")
+	shows(`the end of input\r\n`)
+	types("exit 5\n")
+	<-ended
+	if code := cmd.ProcessState.ExitCode(); code != 5 {
+		t.Errorf("podman run -it exits with %d, expected 5: %q", code, screen.output())
+	}
+}
+
+// pod plays the Kubernetes manifest.
+func (p *podman) pod(t *testing.T) {
+	manifest := "../testdata/container/pod.yaml"
+	t.Cleanup(func() { p.must(t, "play", "kube", "--down", manifest) })
+	p.must(t, "play", "kube", "--network=none", manifest)
+	const name = "shop-services"
+	probe := func(command ...string) int { return p.do(append([]string{"exec", name}, command...)...).code }
+	if code := probe("zinit", "wait", "web", "--timeout", "30"); code != 0 {
+		t.Errorf("the startup probe exits with %d", code)
+	}
+	if code := probe("zinit", "is-running", "web"); code != 0 {
+		t.Errorf("the readiness probe exits with %d", code)
+	}
+	p.must(t, "healthcheck", "run", name) // the liveness probe
+	p.must(t, "exec", name, "zinit", "stop", "web")
+	if code := probe("zinit", "is-running", "web"); code != 1 {
+		t.Errorf("the readiness probe exits with %d while web is down, expected 1", code)
+	}
+	p.must(t, "healthcheck", "run", name)
+	if _, code := p.stop(t, name); code != "0" {
+		t.Errorf("the exit code is %s, expected 0", code)
+	}
+}
+
+// What docs/containers.md shows is what is tested here.
+func TestContainerPageShowsTheFiles(t *testing.T) {
+	page, err := os.ReadFile("../docs/containers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"Dockerfile", "Dockerfile.main", "pod.yaml"} {
+		file, err := os.ReadFile("../testdata/container/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := regexp.MustCompile(`(?m)\A(#.*\n)+`).ReplaceAllString(string(file), "") // what it is
+		if !strings.Contains(string(page), "\n"+text+"```\n") {
+			t.Errorf("docs/containers.md does not show %s as it is:\n%s", name, text)
+		}
+	}
 }
 
 // As PID 1 of a pid namespace, zinit-pid1 ends as its main command does.

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,10 +40,13 @@ type situation struct {
 	// want is what has to be printed, and the exit code of the init behind it.
 	want string
 	// meanwhile is done when the script has printed a line "up", which is not
-	// counted.
+	// counted, or early, before there is a script.
 	meanwhile func(*trial)
+	early     bool
 	// before makes a command of the init and its arguments that executes it.
 	before func(argv []string) []string
+	// services are beside the main command: text by name.
+	services map[string]string
 	// terminal gives it one; outside is the init that is not PID 1.
 	terminal, outside bool
 }
@@ -222,6 +227,8 @@ type trial struct {
 	outside bool
 	master  *os.File // of the terminal, or nil
 
+	errors bytes.Buffer // its stderr, complete when it has ended
+
 	mu  sync.Mutex
 	out strings.Builder
 }
@@ -296,6 +303,19 @@ func (t *trial) kill(sig syscall.Signal) {
 	}
 }
 
+// release writes a line to a named pipe, as soon as somebody reads it.
+func (t *trial) release(pipe string) {
+	t.eventually(func() bool {
+		f, err := os.OpenFile(filepath.Join(t.cmd.Dir, pipe), os.O_WRONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return false // ENXIO: there is no reader yet
+		}
+		defer f.Close()
+		f.WriteString("\n")
+		return true
+	})
+}
+
 func (t *trial) typed(text string) { t.master.WriteString(text) }
 
 // foreground says whether a process is in the foreground of the terminal.
@@ -324,6 +344,12 @@ func startTrial(dir, bin string, init initProgram, s situation, limit time.Durat
 		}
 		command = []string{"sh", file}
 	}
+	services := filepath.Join(dir, "services")
+	for name, text := range s.services {
+		if err := errors.Join(os.MkdirAll(services, 0o755), os.WriteFile(filepath.Join(services, name+".toml"), []byte(text), 0o644)); err != nil {
+			return nil, err
+		}
+	}
 	argv := append(init.argv[:len(init.argv):len(init.argv)], command...)
 	if s.before != nil {
 		argv = s.before(argv)
@@ -346,10 +372,10 @@ func startTrial(dir, bin string, init initProgram, s situation, limit time.Durat
 	}
 	t.cmd.Dir = dir
 	t.cmd.Env = append(os.Environ(), t.mark, "PATH="+path, "ENV=", "PS1=",
-		"ZINIT_SOCKET="+dir+"/z.sock", "ZINIT_CONFIG_DIR="+dir+"/none", "ZINIT_LOG_LEVEL=error")
+		"ZINIT_SOCKET="+dir+"/z.sock", "ZINIT_CONFIG_DIR="+services, "ZINIT_LOG_LEVEL=error")
 	t.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	t.cmd.WaitDelay = time.Second
-	t.cmd.Stdout = t
+	t.cmd.Stdout, t.cmd.Stderr = t, &t.errors
 	if s.terminal {
 		master, slave, err := newTerminal()
 		if err != nil {
@@ -384,8 +410,10 @@ func startTrial(dir, bin string, init initProgram, s situation, limit time.Durat
 
 // outcome is what the situation came to.
 func (t *trial) outcome(s situation) string {
-	if s.meanwhile != nil {
+	if s.meanwhile != nil && !s.early {
 		t.eventually(func() bool { return strings.Contains(t.output(), "up") })
+	}
+	if s.meanwhile != nil {
 		s.meanwhile(t)
 	}
 	ended := t.ended()

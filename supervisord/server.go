@@ -388,6 +388,8 @@ func (s *server) onSignal(seq uint64, sig unix.Signal) {
 			stop.MainSignal = int(sig)
 		}
 		ask(stop)
+	case ends: // SIGRTMIN+3 to +5
+		ask(stop)
 	case main:
 		if sig == unix.SIGTSTP {
 			// It has no effect in a session of its own: nobody there could
@@ -395,8 +397,6 @@ func (s *server) onSignal(seq uint64, sig unix.Signal) {
 			sig = unix.SIGSTOP
 		}
 		ask(core.Kill{Name: mainService, Signal: int(sig)})
-	case ends: // SIGRTMIN+3 to +5
-		ask(stop)
 	case sig == unix.SIGUSR1:
 		go s.upgradeBySignal()
 	}
