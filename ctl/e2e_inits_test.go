@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,6 +46,8 @@ type situation struct {
 	early     bool
 	// before makes a command of the init and its arguments that executes it.
 	before func(argv []string) []string
+	// flags are more of them for zinit-pid1.
+	flags []string
 	// services are beside the main command: text by name.
 	services map[string]string
 	// terminal gives it one; outside is the init that is not PID 1.
@@ -64,6 +67,14 @@ var situations = append(forwarded(
 	situation{name: "killed by SIGKILL", script: "kill -KILL $$", want: "137"},
 	situation{name: "command is not there", command: []string{"/no/such/program"}, want: "127"},
 	situation{name: "command is no program", command: []string{"/etc/passwd"}, want: "126"},
+	situation{
+		name: "a script without an interpreter", want: "ran word 0", command: []string{"./plain", "word"},
+		before: wrapped(`echo 'echo ran $1' >plain; chmod 755 plain; exec "$@"`),
+	},
+	situation{
+		name: "a script whose interpreter is missing", want: "127", command: []string{"./bad"},
+		before: wrapped(`echo '#!/no/such/program' >bad; chmod 755 bad; exec "$@"`),
+	},
 	situation{
 		name: "orphans are reaped", want: "reaped 0",
 		script: `sh -c 'for i in 1 2 3 4 5; do (true &); done'
@@ -211,6 +222,11 @@ func signalNumber(name string) syscall.Signal {
 	return unix.SignalNum("SIG" + name)
 }
 
+// wrapped executes an init by a shell script that does something before.
+func wrapped(script string) func([]string) []string {
+	return func(argv []string) []string { return append([]string{"sh", "-c", script, "sh"}, argv...) }
+}
+
 // carelessly executes an init with signals blocked and ignored, and with open
 // descriptors.
 func carelessly(argv []string) []string { return []string{"svc", "launch=" + strings.Join(argv, " ")} }
@@ -350,7 +366,7 @@ func startTrial(dir, bin string, init initProgram, s situation, limit time.Durat
 			return nil, err
 		}
 	}
-	argv := append(init.argv[:len(init.argv):len(init.argv)], command...)
+	argv := append(slices.Insert(slices.Clone(init.argv), 1, s.flags...), command...)
 	if s.before != nil {
 		argv = s.before(argv)
 	}

@@ -108,6 +108,9 @@ type Spawn struct {
 	// Console runs the process on pid1's own stdin, stdout and stderr, in the
 	// foreground of its terminal.
 	Console bool `msgpack:"console,omitempty"`
+	// Shell has /bin/sh run a file that is executable and of no format that the
+	// kernel knows, as execvp(3) does.
+	Shell bool `msgpack:"shell,omitempty"`
 }
 
 // Cred is a user, a group and the supplementary groups.

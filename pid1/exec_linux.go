@@ -105,6 +105,8 @@ func plan(spec *helperSpec) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
+	shell := &[]byte("/bin/sh\x00")[0]
+	script := append([]*byte{shell, path}, argv[1:]...)
 	var steps []step
 	add := func(stage, path string, do func() syscall.Errno) {
 		steps = append(steps, step{stage, path, do})
@@ -159,7 +161,11 @@ func plan(spec *helperSpec) ([]step, error) {
 	empty := &unix.Sigset_t{}
 	add(ipc.StageExec, spec.Path, func() syscall.Errno {
 		unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(empty)), 0, 8, 0, 0)
-		return raw(unix.SYS_EXECVE, uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0])))
+		e := raw(unix.SYS_EXECVE, uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0])))
+		if e == unix.ENOEXEC && sp.Shell {
+			raw(unix.SYS_EXECVE, uintptr(unsafe.Pointer(shell)), uintptr(unsafe.Pointer(&script[0])), uintptr(unsafe.Pointer(&envp[0])))
+		}
+		return e
 	})
 	return steps, nil
 }

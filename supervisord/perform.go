@@ -143,6 +143,7 @@ func (s *server) prepare(a core.Spawn) {
 	b := builder{
 		action: a, base: s.environment(a.Service), runtimeDir: s.paths.RuntimeDir,
 		cgroups: s.cgroups, cgroup: s.cgroups.reserve(a),
+		shell: a.Role == core.RoleMain && a.Service.Name == mainService && len(s.keeper.hello.Main) > 0,
 	}
 	if a.Role == core.RoleMain {
 		b.listeners, b.deaf = s.passed(a.Service.Name)
@@ -169,6 +170,9 @@ func (s *server) onPrepared(p prepared) {
 		return
 	}
 	if err := s.keeper.send(ipc.KindSpawn, p.order); err != nil {
+		if errors.Is(err, ipc.ErrTooLarge) {
+			err = fmt.Errorf("cannot execute it: command and environment may have %d bytes together, and have more", ipc.MaxFrame)
+		}
 		s.events = append(s.events, core.SpawnFailed{Run: p.run, Message: err.Error(), Code: 126})
 	}
 }
@@ -185,6 +189,9 @@ type builder struct {
 	// there.
 	listeners []passedListener
 	deaf      string
+	// shell is that of ipc.Spawn: a main command is what another init would
+	// have found by execvp(3).
+	shell bool
 }
 
 // mayBlock says that something has to be read for it.
@@ -211,7 +218,7 @@ func (b builder) build() prepared {
 			return fail(fmt.Errorf("cannot check its health: %w", err), false)
 		}
 	}
-	p.order = ipc.Spawn{Run: ipc.RunID(b.action.Run), Tag: tagOf(sp.Name, b.action.Role), Umask: sp.Umask}
+	p.order = ipc.Spawn{Run: ipc.RunID(b.action.Run), Tag: tagOf(sp.Name, b.action.Role), Umask: sp.Umask, Shell: b.shell}
 	env := newEnviron(b.base)
 	cred, account, err := lookupUser(sp.User, sp.Group)
 	if err != nil {

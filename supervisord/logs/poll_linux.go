@@ -78,8 +78,12 @@ var splice = func(pipe, file int, off int64, n int) (int, error) {
 	return int(m), err
 }
 
-// spliceAway moves up to n bytes that are in the pipe to /dev/null.
+// spliceAway moves up to n bytes that are in the pipe to /dev/null, where there
+// is one.
 func spliceAway(pipe, null, n int) (int, error) {
+	if null < 0 {
+		return -1, unix.EINVAL
+	}
 	m, err := unix.Splice(pipe, nil, null, nil, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 	return int(m), err
 }
