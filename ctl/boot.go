@@ -174,7 +174,7 @@ func (a *app) printBoot(b *bootReport) {
 		fmt.Fprintf(a.out, "%s %s%s %s %s\n", a.paint(style, mark), name, strings.Repeat(" ", names-utf8.RuneCountInString(name)),
 			a.bar(b, s, bars, style), a.paint(endStyle, fmt.Sprintf("%*s", timeWidth, end)))
 	}
-	fmt.Fprintf(a.out, "\n%s\n", a.paint(dim, "Dots: it waited. On the right: when it was ready. *: why it took so long:"))
+	fmt.Fprintf(a.out, "\n%s\n", a.paint(dim, "dots: it waited   * critical path:"))
 	a.printCriticalPath(b, width)
 	if len(b.later) > 0 {
 		fmt.Fprintf(a.out, "\nFirst wanted later: %s\n", count(len(b.later), "service", "services"))

@@ -57,7 +57,7 @@ func TestBootFitsEveryWidth(t *testing.T) {
 	s := ipctest.Serve(t, answer)
 	for width := 24; width < 130; width++ {
 		r := zinit(t, []string{"--socket", s.Socket, "boot"}, onTerminal(width), withEnv("NO_COLOR", "1"), withEnv("LANG", "C.UTF-8"))
-		table, _, _ := strings.Cut(r.stdout, "\n\nDots")
+		table, _, _ := strings.Cut(r.stdout, "\n\ndots")
 		for line := range strings.Lines(table) {
 			if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > width {
 				t.Errorf("%d columns: %q has %d", width, line, n)

@@ -231,6 +231,22 @@ Examples:
 			setup: statsCommand,
 		},
 		{
+			name: "metrics", summary: "print what monitoring wants to know", max: 0,
+			help: `OpenMetrics text: states, restarts, uptime, processor and memory of services,
+counters of proxies, how often the supervisor was replaced. With --json it is
+one string, the field text.
+
+zinit-server --metrics 127.0.0.1:9090 serves the same over HTTP, to anybody who
+can connect, at /metrics; /healthz is for a liveness probe (the supervisor
+answers) and /readyz for a readiness probe (everything wanted is running or
+done; else it says what is not).
+
+Examples:
+  zinit metrics
+  zinit metrics | grep 'state="failed"} 1'`,
+			setup: metricsCommand,
+		},
+		{
 			name: "init", summary: "write a commented service file", min: 1, max: 1,
 			args: "NAME [--dir DIR]",
 			help: `NAME.toml, in which every key is explained. A file that exists is left as it is.

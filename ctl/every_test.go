@@ -37,6 +37,7 @@ var everyCommand = map[string]struct {
 	"events":         {args: ""},
 	"incidents":      {args: "%"},
 	"stats":          {args: "%"},
+	"metrics":        {args: ""},
 	"init":           {args: "--dir DIR %", local: true},
 	"check":          {args: "FILE", local: true, prints: true},
 	"reload":         {args: ""},

@@ -86,7 +86,7 @@ func debugProcs(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := c.ownersOf(ctx, []string{p.Name})
+	o, err := c.s.ownersOf(ctx, []string{p.Name})
 	if err != nil {
 		return nil, err
 	}

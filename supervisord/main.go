@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -61,6 +62,7 @@ type options struct {
 	shutdownTimeout time.Duration
 	attachLogs      bool
 	attachLogsSet   bool
+	metrics         string // where to serve them, "" for nowhere
 	level           slog.Level
 }
 
@@ -104,6 +106,7 @@ func parseFlags(args []string) (options, error) {
 	memory := f.String("log-memory", "64MiB", "bound for the captured output of all services together")
 	f.DurationVar(&o.shutdownTimeout, "shutdown-timeout", 30*time.Second, "bound for a shutdown, after which all that is left is killed")
 	f.BoolVar(&o.attachLogs, "attach-logs", false, "copy the output of the services to stdout (default in a container)")
+	f.StringVar(&o.metrics, "metrics", "", "`address` such as 127.0.0.1:9090 for /metrics, /healthz and /readyz over HTTP")
 	showVersion := f.Bool("version", false, "print the version")
 	showCompat := f.Bool("compat", false, "print which saved states and zinit-pid1 it can take over, as JSON")
 	f.Usage = func() {
@@ -135,6 +138,11 @@ func parseFlags(args []string) (options, error) {
 		}
 		if !f.Changed("socket-mode") {
 			o.socketMode = 0o660
+		}
+	}
+	if o.metrics != "" {
+		if _, port, err := net.SplitHostPort(o.metrics); err != nil || port == "" {
+			return o, fmt.Errorf("cannot use --metrics %q: want host:port, such as 127.0.0.1:9090", o.metrics)
 		}
 	}
 	var ok bool

@@ -30,6 +30,7 @@ func init() { // not a literal above: discover refers to the table
 		"rpc.discover":       {discover, "", "method*"},
 		"system.ping":        {ping, "", "version"},
 		"system.info":        {info, "", "info"},
+		"system.metrics":     {metrics, "", "text*"},
 		"system.upgrade":     {upgrade, "", "upgraded"},
 		"system.shutdown":    {ending(ipc.HaltExit), "", "empty"},
 		"system.poweroff":    {ending(ipc.HaltPoweroff), "", "empty"},

@@ -58,10 +58,15 @@ type server struct {
 	counted    []chan<- map[string]ipc.ProxyStats
 
 	problems []spec.Problem
-	started  time.Time
+	// started is when this supervisor was, zinitStarted when zinit was, as the
+	// clock said when this supervisor began: so it does not change.
+	started      time.Time
+	zinitStarted ipc.Time
 	// loading is held by whoever reads the configuration to replace it, so
 	// that what was read last is what counts. It is not the loop's.
 	loading sync.Mutex
+	// scraping is held by whoever measures for HTTP. It is not the loop's.
+	scraping sync.Mutex
 
 	pending []core.Action
 	told    int // how many of them newEvents has seen
@@ -115,6 +120,7 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	s.health = &helper{name: core.HelperHealth, role: ipc.RoleHealth, onFrame: s.onHealthFrame}
 	s.proxyd = &helper{name: core.HelperProxy, role: ipc.RoleProxy, onFrame: s.onProxyFrame}
 	s.helpers = map[core.Helper]*helper{s.health.name: s.health, s.proxyd.name: s.proxyd}
+	s.zinitStarted = ipc.Time(s.started.Add(-age(k.hello.StartTime)).Truncate(tick))
 	if err := s.settleIn(); err != nil {
 		return nil, err
 	}
@@ -155,6 +161,13 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	}
 	if err := s.listen(); err != nil {
 		return nil, err
+	}
+	if err := s.listenMetrics(); err != nil {
+		// What runs, and a machine, go on without.
+		if k.hello.Mode != ipc.ModeVM && len(k.runs) == 0 {
+			return nil, err
+		}
+		log.Error("there will be no metrics", "error", err)
 	}
 	s.watch = s.newWatcher()
 	s.mend()

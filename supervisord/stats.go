@@ -29,20 +29,20 @@ type owners struct {
 }
 
 // ownersOf finds the runs of services, of all of them for no names.
-func (c *client) ownersOf(ctx context.Context, names []string) (*owners, error) {
+func (s *server) ownersOf(ctx context.Context, names []string) (*owners, error) {
 	o := &owners{pids: map[string]int{}, leaders: map[int]string{}, sessions: map[int]string{}}
 	runs := map[string][]*core.Run{}
 	cgroups := map[string][]string{}
 	var refused *ipc.Error
-	err := c.s.in(ctx, func() {
-		if o.names, refused = c.s.known(names); refused != nil {
+	err := s.in(ctx, func() {
+		if o.names, refused = s.known(names); refused != nil {
 			return
 		}
 		for _, n := range o.names {
-			v, _ := c.s.core.View(c.s.now(), n)
+			v, _ := s.core.View(s.now(), n)
 			o.pids[n], runs[n] = v.Pid, v.Runs
 			for _, r := range v.Runs {
-				if path := c.s.cgroups.path(r.ID); path != "" {
+				if path := s.cgroups.path(r.ID); path != "" {
 					cgroups[n] = append(cgroups[n], path)
 				}
 			}
@@ -65,7 +65,7 @@ func (c *client) ownersOf(ctx context.Context, names []string) (*owners, error) 
 		}
 	}
 	// A console service may be in the session that zinit was started from.
-	if own, err := unix.Getsid(c.s.keeper.hello.Pid); err == nil {
+	if own, err := unix.Getsid(s.keeper.hello.Pid); err == nil {
 		delete(o.sessions, own)
 	}
 	return o, nil
@@ -185,7 +185,7 @@ func stats(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := c.ownersOf(ctx, p.Names)
+	o, err := c.s.ownersOf(ctx, p.Names)
 	if err != nil {
 		return nil, err
 	}

@@ -253,8 +253,7 @@ func (s *server) info() ipc.Info {
 		DownMS: time.Duration(s.keeper.hello.Down).Milliseconds(), ShuttingDown: s.core.ShuttingDown(), StateLost: s.lost,
 		Replaced: s.replaced,
 	}
-	began := s.wall(s.began())
-	i.Started = &began
+	i.Started = &s.zinitStarted
 	for _, n := range s.core.Names() {
 		v, _ := s.core.View(s.now(), n)
 		i.Services[v.State.String()]++

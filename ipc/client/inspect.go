@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"strings"
 
 	"github.com/threefoldtech/zinit/ipc"
 )
@@ -39,6 +40,18 @@ func (c *Client) Stats(ctx context.Context, names ...string) ([]ipc.Stats, error
 // time.
 func (c *Client) Boot(ctx context.Context) ([]ipc.BootService, error) {
 	return list[ipc.BootService](ctx, c, "service.boot", nil)
+}
+
+// Metrics returns what monitoring wants to know, as OpenMetrics text.
+func (c *Client) Metrics(ctx context.Context) (string, error) {
+	parts, err := list[struct {
+		Text string `msgpack:"text"`
+	}](ctx, c, "system.metrics", nil)
+	var all strings.Builder
+	for _, p := range parts {
+		all.WriteString(p.Text)
+	}
+	return all.String(), err
 }
 
 // Incidents returns the last failures of a service, or of all where name is
