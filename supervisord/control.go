@@ -85,7 +85,10 @@ func removeStale(path string) error {
 	}
 	switch conn, err := ipc.Dial(path, time.Second); {
 	case err == nil:
-		conn.Close()
+		defer conn.Close()
+		if peer, err := conn.Peer(); err == nil && peer.Pid > 0 { // 0: of another pid namespace
+			return fmt.Errorf("another program listens there: pid %d, %s", peer.Pid, programName(int(peer.Pid)))
+		}
 		return errors.New("another program listens there")
 	case errors.Is(err, unix.ECONNREFUSED):
 		return os.Remove(path)

@@ -72,9 +72,14 @@ func socketOwner(inode string) (pid int, command string) {
 		}
 		dir := filepath.Dir(filepath.Dir(fd))
 		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
-			name, _ := os.ReadFile(dir + "/comm")
-			return pid, strings.TrimSpace(string(name))
+			return pid, programName(pid)
 		}
 	}
 	return 0, ""
+}
+
+// programName is the name of a process (proc_pid_comm(5)).
+func programName(pid int) string {
+	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return strings.TrimSpace(string(name))
 }
