@@ -438,14 +438,14 @@ func (k *stormKiller) moment(longest time.Duration) string {
 	after := func(shortest, longest time.Duration) <-chan time.Time { // evenly over the orders of magnitude
 		return time.After(time.Duration(float64(shortest) * math.Pow(float64(longest)/float64(shortest), k.rng.Float64())))
 	}
-	name, token := "time", make(chan struct{})
+	name, token := "service", k.w.journaled
 	switch k.rng.IntN(6) {
 	case 0:
 		select {
 		case <-after(time.Microsecond, longest):
 		case <-k.done:
 		}
-		return name
+		return "time"
 	case 1:
 		select {
 		case <-after(time.Microsecond, 20*time.Millisecond): // as long as the new one finds its feet
@@ -454,8 +454,6 @@ func (k *stormKiller) moment(longest time.Duration) string {
 		return "replacement"
 	case 2, 3:
 		name, token = "command", k.w.commanded
-	default:
-		name, token = "service", k.w.journaled
 	}
 	select {
 	case <-token: // an old one
