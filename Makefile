@@ -40,9 +40,12 @@ compare-init: build ## zinit beside tini, dumb-init and catatonit (those Debian 
 fuzz: ## each fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)
 
-install: build ## install the programs below PREFIX
+install: build ## install the programs, and completion for shells, below PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin
 	for p in $(PROGRAMS); do install -m 755 bin/$${p%%=*} $(DESTDIR)$(PREFIX)/bin/ || exit 1; done
+	for s in bash=bash-completion/completions/zinit zsh=zsh/site-functions/_zinit fish=fish/vendor_completions.d/zinit.fish; do \
+		f=$(DESTDIR)$(PREFIX)/share/$${s#*=}; install -d $${f%/*} && bin/zinit completion $${s%%=*} >$$f || exit 1; \
+	done
 
 clean: ## remove what was built
 	rm -rf bin

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -40,6 +41,9 @@ type graph struct {
 type graphNode struct {
 	name  string
 	state ipc.State // "" for nobody's
+	// early says that it is of the system directory: it starts before all that
+	// are not.
+	early bool
 	// level is how many others have to start before it, one after the other.
 	level int
 	edges []graphEdge // from it
@@ -63,7 +67,11 @@ func graphCommand(flags *pflag.FlagSet) func(*app, []string) error {
 			if err != nil {
 				return err
 			}
-			g := newGraph(services)
+			info, err := c.Info(ctx)
+			if err != nil {
+				return err
+			}
+			g := newGraph(services, info.SystemDir)
 			switch {
 			case a.json:
 				return printJSON(a.out, g.json())
@@ -79,7 +87,8 @@ func graphCommand(flags *pflag.FlagSet) func(*app, []string) error {
 	}
 }
 
-func newGraph(services []ipc.Service) *graph {
+// newGraph makes it of all services; systemDir is "" where there is none.
+func newGraph(services []ipc.Service, systemDir string) *graph {
 	g := &graph{}
 	byName := map[string]*graphNode{}
 	node := func(name string) *graphNode {
@@ -92,7 +101,8 @@ func newGraph(services []ipc.Service) *graph {
 		return n
 	}
 	for _, s := range services {
-		node(s.Name).state = s.State
+		n := node(s.Name)
+		n.state, n.early = s.State, systemDir != "" && filepath.Dir(s.Origin.File) == systemDir
 	}
 	for _, s := range services {
 		from := node(s.Name)
@@ -108,23 +118,28 @@ func newGraph(services []ipc.Service) *graph {
 		}
 	}
 	slices.SortFunc(g.nodes, func(a, b *graphNode) int { return strings.Compare(a.name, b.name) })
-	for _, n := range g.nodes {
-		g.levels = max(g.levels, n.rank()+1)
+	for _, early := range []bool{true, false} {
+		least := g.levels
+		for _, n := range g.nodes {
+			if n.early == early {
+				g.levels = max(g.levels, n.rank(least)+1)
+			}
+		}
 	}
 	return g
 }
 
-// rank finds out the level of a node. What leads back in a cycle, which is an
-// error of the configuration, does not count.
-func (n *graphNode) rank() int {
+// rank finds out the level of a node, which is not below least. What leads back
+// in a cycle, which is an error of the configuration, does not count.
+func (n *graphNode) rank(least int) int {
 	if n.level >= 0 {
 		return n.level
 	}
-	n.level = 0
-	level := 0
+	n.level = least
+	level := least
 	for _, e := range n.edges {
 		if e.kind.orders() && e.to != n {
-			level = max(level, e.to.rank()+1)
+			level = max(level, e.to.rank(least)+1)
 		}
 	}
 	n.level = level

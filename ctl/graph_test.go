@@ -36,7 +36,7 @@ func TestGraphLevels(t *testing.T) {
 		{Name: "d", Requires: []string{"gone"}},
 		{Name: "e", Wants: []string{"a"}, Conflicts: []string{"c"}},
 		{Name: "x", After: []string{"y"}}, {Name: "y", After: []string{"x"}}, {Name: "z", After: []string{"z"}},
-	})
+	}, "")
 	var got []string
 	for _, n := range g.nodes {
 		got = append(got, fmt.Sprintf("%s %d", n.name, n.level))
@@ -47,6 +47,22 @@ func TestGraphLevels(t *testing.T) {
 	}
 	if err := wellFormed(g.svg()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSystemServicesComeFirst: all others wait for them, without saying so.
+func TestSystemServicesComeFirst(t *testing.T) {
+	of := func(dir string) ipc.Origin { return ipc.Origin{File: "/etc/zinit/" + dir + "/x.toml"} }
+	g := newGraph([]ipc.Service{
+		{Name: "app", Origin: of("services")},
+		{Name: "mount", Origin: of("system")},
+		{Name: "net", After: []string{"mount"}, Origin: of("system")},
+		{Name: "web", Requires: []string{"app"}, Origin: of("services")},
+	}, "/etc/zinit/system")
+	for i, want := range []int{2, 0, 1, 3} {
+		if n := g.nodes[i]; n.level != want {
+			t.Errorf("%s: level %d, want %d", n.name, n.level, want)
+		}
 	}
 }
 
@@ -64,7 +80,7 @@ func TestBoxesDoNotOverlap(t *testing.T) {
 			}
 			services = append(services, s)
 		}
-		g := newGraph(services)
+		g := newGraph(services, "")
 		l := newLayout(g)
 		for _, column := range l.columns {
 			for i, s := range column {

@@ -55,12 +55,18 @@ func TestWhatTheServerIsAskedToShow(t *testing.T) {
 	config := ipc.Config{TOML: "[service]\n", Config: map[string]any{"service": map[string]any{"name": "web"}}}
 	methods := []ipc.Method{{Name: "system.ping", Params: []ipc.Param{}, Result: "version"}}
 	parts := []map[string]any{{"part": "server", "store": map[string]any{"path": "/run/zinit/state"}}}
+	spawned := 12.5
+	boot := []ipc.BootService{{Name: "web", WantedAtMS: 1, SpawnedAtMS: &spawned, WaitedFor: "db"}}
 	c, server, ctx := dialTest(t, func(r *ipctest.Request) {
 		switch r.Method {
 		case "service.stats":
 			ipctest.Items(r, stats)
 		case "service.incidents":
 			ipctest.Items(r, incidents)
+		case "service.boot":
+			ipctest.Items(r, boot)
+		case "system.metrics":
+			ipctest.Items(r, []map[string]string{{"text": "a 1\n"}, {"text": "# EOF\n"}})
 		case "service.get":
 			r.Respond(config)
 		case "rpc.discover":
@@ -77,6 +83,8 @@ func TestWhatTheServerIsAskedToShow(t *testing.T) {
 		{"service.stats map[names:[web]]", func() (any, error) { return c.Stats(ctx, "web") }, stats},
 		{"service.stats map[]", func() (any, error) { return c.Stats(ctx) }, stats},
 		{"service.incidents map[name:web]", func() (any, error) { return c.Incidents(ctx, "web") }, incidents},
+		{"service.boot map[]", func() (any, error) { return c.Boot(ctx) }, boot},
+		{"system.metrics map[]", func() (any, error) { return c.Metrics(ctx) }, "a 1\n# EOF\n"},
 		{"service.get map[name:web reveal:true]", func() (any, error) { return c.Get(ctx, "web", true) }, config},
 		{"service.get map[name:web]", func() (any, error) { return c.Get(ctx, "web", false) }, config},
 		{"rpc.discover map[]", func() (any, error) { return c.Discover(ctx) }, methods},
