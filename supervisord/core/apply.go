@@ -26,7 +26,7 @@ func (c *Core) apply(ev Event) {
 	case Kill:
 		if s := c.services[ev.Name]; s != nil {
 			for _, r := range s.Runs {
-				c.order(s, r, ev.Signal, ScopeGroup)
+				c.pass(s, r, ev.Signal)
 			}
 		}
 	case Spawned:
@@ -245,6 +245,10 @@ func (c *Core) onSpawned(s *service, r *Run, ev Spawned) {
 	s.First.Spawned = cmp.Or(s.First.Spawned, c.now)
 	c.save(s)
 	c.watch(s)
+	for _, sig := range r.Waiting {
+		c.pass(s, r, sig)
+	}
+	r.Waiting = nil
 	switch s.State {
 	case StateStarting:
 		if r.Role == RoleMain && !s.spec.Oneshot && s.spec.Lifecycle.Ready == spec.ReadyExec {

@@ -61,6 +61,9 @@ type Run struct {
 	// them, so that recovery can order again those that pid1 was never told.
 	Signals int      `msgpack:"signals,omitempty"`
 	Last    []Signal `msgpack:"last,omitempty"`
+	// Waiting are the signals that a user asked for before it was spawned, or
+	// before that was known.
+	Waiting []int `msgpack:"waiting,omitempty"`
 }
 
 // Record is all that has to be known about a service after a crash, beside
@@ -380,6 +383,16 @@ func (c *Core) signal(s *service, r *Run, sig int) { c.order(s, r, sig, ScopeAll
 // lastSignals is how many signals of a run are kept for recovery: more than
 // the core itself orders in one step.
 const lastSignals = 8
+
+// pass sends a run the signal that a user asks for, as soon as it has a process.
+func (c *Core) pass(s *service, r *Run, sig int) {
+	if r.Pid != 0 {
+		c.order(s, r, sig, ScopeGroup)
+	} else if len(r.Waiting) < lastSignals/2 {
+		r.Waiting = append(slices.Clip(r.Waiting), sig)
+		c.save(s)
+	}
+}
 
 // order has a signal sent to a run, if it has a process by now.
 func (c *Core) order(s *service, r *Run, sig int, scope Scope) {
