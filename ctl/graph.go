@@ -49,6 +49,12 @@ type graphNode struct {
 	edges []graphEdge // from it
 }
 
+// Levels of a node that has none yet.
+const (
+	unranked    = -1
+	beingRanked = -2
+)
+
 // graphEdge is what one service has with another.
 type graphEdge struct {
 	from, to *graphNode
@@ -94,7 +100,7 @@ func newGraph(services []ipc.Service, systemDir string) *graph {
 	node := func(name string) *graphNode {
 		n := byName[name]
 		if n == nil {
-			n = &graphNode{name: name, level: -1}
+			n = &graphNode{name: name, level: unranked}
 			byName[name] = n
 			g.nodes = append(g.nodes, n)
 		}
@@ -135,10 +141,10 @@ func (n *graphNode) rank(least int) int {
 	if n.level >= 0 {
 		return n.level
 	}
-	n.level = least
+	n.level = beingRanked
 	level := least
 	for _, e := range n.edges {
-		if e.kind.orders() && e.to != n {
+		if e.kind.orders() && e.to.level != beingRanked {
 			level = max(level, e.to.rank(least)+1)
 		}
 	}

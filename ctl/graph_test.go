@@ -41,12 +41,19 @@ func TestGraphLevels(t *testing.T) {
 	for _, n := range g.nodes {
 		got = append(got, fmt.Sprintf("%s %d", n.name, n.level))
 	}
-	want := []string{"a 2", "b 1", "c 0", "d 1", "e 0", "gone 0", "x 2", "y 1", "z 0"}
+	want := []string{"a 2", "b 1", "c 0", "d 1", "e 0", "gone 0", "x 1", "y 0", "z 0"}
 	if !slices.Equal(got, want) {
 		t.Errorf("levels %q, want %q", got, want)
 	}
 	if err := wellFormed(g.svg()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestGraphOfACycleAlone(t *testing.T) {
+	g := newGraph([]ipc.Service{{Name: "x", Requires: []string{"y"}}, {Name: "y", After: []string{"x", "y"}}}, "")
+	if err := wellFormed(g.svg()); err != nil || g.levels != 2 {
+		t.Errorf("%d levels, %v", g.levels, err)
 	}
 }
 
