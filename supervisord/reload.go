@@ -363,7 +363,7 @@ func (s *server) put(ctx context.Context, sp *spec.Service, p ipc.ConfigParams) 
 		wants = c.Restart
 	}
 	if len(result.Added) == 0 && len(result.Changed) == 0 {
-		wants = false
+		wants = before[sp.Name] == core.StateStarting // asked for again, when the first answer was lost
 	}
 	return s.await(ctx, w, before, ipc.NamesParams{NoWait: p.NoWait || !wants, TimeoutMS: p.TimeoutMS}, "start")
 }

@@ -345,6 +345,35 @@ func TestRestartHappensOnce(t *testing.T) {
 	}
 }
 
+// An addition that was heard before the supervisor was replaced is waited for
+// all the same.
+func TestAdditionWhoseAnswerIsLostIsWaitedFor(t *testing.T) {
+	var n atomic.Int32
+	c, server, ctx := dialTest(t, func(r *ipctest.Request) {
+		switch n.Add(1) {
+		case 1:
+			r.Cut()
+		case 2:
+			r.Fail(&ipc.Error{Kind: ipc.ErrConflict, Message: "there is a service web already", Service: "web"})
+		case 3:
+			ipctest.Items(r, []ipc.Service{{Name: "web", State: ipc.StateStarting}})
+		default:
+			ipctest.Items(r, []ipc.Service{{Name: "web", State: ipc.StateRunning}})
+		}
+	})
+	if err := c.Add(ctx, Options{}, "[service]", "web", false, func(ipc.Moved) {}); err != nil {
+		t.Fatal(err)
+	}
+	var methods []string
+	for _, asked := range server.Asked() {
+		method, _, _ := strings.Cut(asked, " ")
+		methods = append(methods, method)
+	}
+	if want := []string{"service.add", "service.add", "service.status", "service.wait"}; !slices.Equal(methods, want) {
+		t.Errorf("asked for %v, want %v", methods, want)
+	}
+}
+
 // TestFollowedLogsHaveNoGapAndNoRepetition replaces the supervisor after each
 // few lines, also of those that were there before anybody asked.
 func TestFollowedLogsHaveNoGapAndNoRepetition(t *testing.T) {
