@@ -170,7 +170,7 @@ func (w *stormWorld) judge(s *stormService, a *stormAttempt, last bool) {
 		}
 	case a.stopping != nil: // how it ends then is the stop's affair
 		took := time.Time(*a.end.Time).Sub(time.Time(*a.stopping.Time))
-		if s.name == "stubborn" && (took < stormStubborn || took > stormStubborn+patience) {
+		if s.name == "stubborn" && (took < stormStubborn-50*time.Millisecond || took > stormStubborn+patience) {
 			w.violate("stubborn was killed %s after it was told to stop, expected %s", took, stormStubborn)
 		}
 	case a.end.To == ipc.StateExited:

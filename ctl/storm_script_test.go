@@ -345,6 +345,13 @@ func (w *stormWorld) hit(sig string) {
 		m.started("hit", least, 1)
 	}
 	m.mu.Unlock()
+	// The next one might be taken for the same, or end it before it was heard.
+	w.must(func() error {
+		if n := stormCount(w.journal("hit"), "usr1"); n < m.hitsLeast {
+			return fmt.Errorf("hit has got USR1 %d times, expected %d", n, m.hitsLeast)
+		}
+		return nil
+	})
 	w.verify("hit")
 }
 
@@ -534,9 +541,15 @@ func (w *stormWorld) settle() {
 	if info.StateLost {
 		w.violate("zinit-server has lost its state")
 	}
-	if fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.pid1)); err != nil {
-		w.violate("cannot count descriptors: %v", err)
-	} else {
-		w.fds = len(fds)
+	running := 0
+	for _, s := range w.list {
+		if s.Pid > 0 {
+			running++
+		}
+	}
+	// It keeps two log pipes of each and at most one channel for its readiness.
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.pid1))
+	if w.fds = len(fds); err != nil || w.fds > 3*running+20 {
+		w.violate("zinit-pid1 has %d descriptors for %d services (%v)", w.fds, running, err)
 	}
 }

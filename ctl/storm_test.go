@@ -184,7 +184,7 @@ func (s *storm) table() string {
 	}
 	fmt.Fprintf(&out, `
 seed %d: %d kills in %d worlds in %s; zinit-server was replaced %d times before the shutdowns
-%d kills came soon after a command began, %d after a start or end of a service, %d after the kill before, %d at any time
+%d kills came soon after the begin or the end of a command, %d after a start or end of a service, %d after the kill before, %d at any time
 %d wishes acknowledged; %d starts and %d ends of services, each counted once; %d events, %d incidents
 %d lines printed; %d read by zinit logs -f and %d from log files, each once and in order
 %d violations

@@ -208,11 +208,9 @@ func (w *stormWorld) try(stdin string, args ...string) ([]byte, error) {
 	cmd.Stdin = strings.NewReader(stdin)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	select {
-	case w.commanded <- struct{}{}:
-	default:
-	}
+	hint(w.commanded) // it begins
 	out, err := cmd.Output()
+	hint(w.commanded) // it is answered
 	if err != nil {
 		return out, fmt.Errorf("%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
@@ -222,6 +220,14 @@ func (w *stormWorld) try(stdin string, args ...string) ([]byte, error) {
 		w.mu.Unlock()
 	}
 	return out, nil
+}
+
+// hint leaves a token, if there is none yet.
+func hint(tokens chan struct{}) {
+	select {
+	case tokens <- struct{}{}:
+	default:
+	}
 }
 
 // follow starts a command that goes on through all of the storm. It is there
@@ -366,10 +372,7 @@ func (w *stormWorld) newKiller() *stormKiller {
 			if _, err := k.inotify.Read(buf); err != nil {
 				return
 			}
-			select {
-			case w.journaled <- struct{}{}:
-			default:
-			}
+			hint(w.journaled)
 		}
 	}()
 	return k
@@ -392,9 +395,8 @@ func (k *stormKiller) rest() {
 		return
 	}
 	k.round.Go(func() {
-		defer endure()
 		pid, since := 0, time.Time{}
-		k.w.must(func() error {
+		eventually(2*patience, func() error {
 			if now := k.w.server(map[int]bool{}); now != pid {
 				pid, since = now, time.Now()
 			}
