@@ -179,7 +179,7 @@ func becomeKeeper(o options) error {
 	}
 	// The lock is taken for good by the supervisor itself; asked for here, a
 	// second start says no before it has begun anything.
-	lock, err := takeLock(p)
+	lock, err := claimLock(p)
 	if err != nil {
 		return err
 	}

@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/threefoldtech/zinit/common/paths"
+	"github.com/threefoldtech/zinit/ipc"
 	"github.com/threefoldtech/zinit/supervisord/core"
 )
 
@@ -60,7 +62,7 @@ func (s *server) lock() error {
 		s.lockFile = os.NewFile(uintptr(fd), "lock")
 		return nil
 	}
-	f, err := takeLock(s.paths)
+	f, err := claimLock(s.paths)
 	if err != nil {
 		return err
 	}
@@ -77,11 +79,39 @@ func takeLock(p paths.Paths) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if err == unix.EWOULDBLOCK {
-			return nil, fmt.Errorf("another zinit-server has the runtime directory %s of the socket %s: use that one, or start this one with another --socket", p.RuntimeDir, p.Socket)
+			return nil, &lockedError{p}
 		}
 		return nil, fmt.Errorf("cannot lock %s: %w", f.Name(), err)
 	}
 	return f, nil
+}
+
+// lockedError says that another zinit has the lock.
+type lockedError struct{ paths.Paths }
+
+func (e *lockedError) Error() string {
+	return fmt.Sprintf("another zinit-server has the runtime directory %s of the socket %s: use that one, or start this one with another --socket", e.RuntimeDir, e.Socket)
+}
+
+// lastMoments bounds the time between the end of a control socket and that of
+// its zinit-pid1, which has the lock.
+const lastMoments = 2 * time.Second
+
+// claimLock takes the lock at the start of a zinit. One that has nobody on its
+// socket any more is waited for: whoever has seen the end of it may start the
+// next at once.
+func claimLock(p paths.Paths) (*os.File, error) {
+	for end := time.Now().Add(lastMoments); ; time.Sleep(10 * time.Millisecond) {
+		f, err := takeLock(p)
+		var locked *lockedError
+		if !errors.As(err, &locked) || time.Now().After(end) {
+			return f, err
+		}
+		if conn, dialed := ipc.Dial(p.Socket, time.Second); dialed == nil {
+			conn.Close()
+			return nil, err
+		}
+	}
 }
 
 // mend puts back what somebody has removed from under zinit, and says so. What
