@@ -11,7 +11,7 @@ LDFLAGS  := -s -w -X github.com/threefoldtech/zinit/common/version.Version=$(VER
 PROGRAMS := zinit-pid1=pid1 zinit-server=supervisord zinit-healthd=healthd zinit-proxyd=proxyd zinit=ctl
 EXAMPLES := testdata/examples
 
-.PHONY: build run test lint bench storm fuzz install clean help
+.PHONY: build run test lint bench storm compare-proxies fuzz install clean help
 
 build: ## build the programs into bin/
 	@mkdir -p bin
@@ -36,6 +36,9 @@ storm: ## kill the supervisor 500 times while everything goes on, print a table;
 
 compare-init: build ## zinit beside tini, dumb-init and catatonit (those Debian packages), a table
 	@ZINIT_TEST_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench Inits -benchtime 1x -timeout 10m ./ctl
+
+compare-proxies: build ## zinit-proxyd beside HAProxy, nginx, socat and systemd-socket-proxyd, a table
+	@ZINIT_TEST_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench Proxies -benchtime 1x -timeout 20m ./ctl
 
 fuzz: ## each fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)

@@ -58,10 +58,12 @@ type end struct {
 	readable, writable bool
 	// gone says that the peer has closed it: it takes no more.
 	gone bool
-	// short says that less than was asked for is all there is, and another event
-	// follows when there is more (epoll(7), "Questions and answers"). That is not
-	// so at the end, at urgent data of TCP, and where a unix socket passes
-	// descriptors.
+	// last says that the peer has said all.
+	last bool
+	// short says that less than was asked for is all there is: either it was the
+	// last, or another event follows when there is more (epoll(7), "Questions and
+	// answers"). That is not so at urgent data and errors of TCP, and where a unix
+	// socket passes descriptors.
 	short bool
 }
 
@@ -152,6 +154,8 @@ func (c *conn) connect(a *address) {
 	}
 	if a.family != unix.AF_UNIX {
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
+	if a.remote { // it may vanish without a word
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	}
 	switch errno := a.connect(fd); errno {
@@ -227,10 +231,9 @@ func (e *end) ready(events uint32) {
 	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		e.writable = true
 	}
-	if events&(unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		e.short = false
-		e.gone = e.gone || events&(unix.EPOLLHUP|unix.EPOLLERR) != 0
-	}
+	e.last = e.last || events&unix.EPOLLRDHUP != 0
+	e.gone = e.gone || events&(unix.EPOLLHUP|unix.EPOLLERR) != 0
+	e.short = e.short && events&(unix.EPOLLPRI|unix.EPOLLERR) == 0
 	switch {
 	case c.state == forwarding:
 		c.pump()
@@ -339,7 +342,7 @@ func (f *flow) read(c *conn) (int, syscall.Errno) {
 	}
 	f.much = n == len(l.buffer)
 	if !f.much && f.from.short {
-		f.from.readable = false
+		f.from.readable, f.eof = false, f.from.last
 	}
 	f.rest, f.kept = l.buffer[:n], false
 	return n, 0
@@ -372,7 +375,9 @@ func (f *flow) keep() {
 func (f *flow) finish(c *conn) {
 	if !f.done {
 		f.done = true
-		unix.Shutdown(f.to.fd, unix.SHUT_WR)
+		if !c.up.done || !c.down.done { // else it is closed at once
+			unix.Shutdown(f.to.fd, unix.SHUT_WR)
+		}
 	}
 	f.release(c)
 }

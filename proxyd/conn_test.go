@@ -213,7 +213,7 @@ func TestWhatAClientLeavesBehindReachesTheBackend(t *testing.T) {
 			c.Close()
 			tr.until("the end was seen", func() bool {
 				for c := range tr.proxy.conns {
-					return c.state == retrying && c.client.readable && !c.client.short
+					return c.state == retrying && c.client.last
 				}
 				return false
 			})

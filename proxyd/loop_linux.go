@@ -4,14 +4,13 @@ import (
 	"container/heap"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// loop serves every proxy and connection on one thread: with nothing to
+// loop serves every proxy and connection in one goroutine: with nothing to
 // share there is nothing to lock, and a connection that comes is accepted,
 // connected and served without waking anybody.
 type loop struct {
@@ -87,8 +86,6 @@ func (w wakeup) ready(uint32) {
 
 // run serves until stop is called.
 func (l *loop) run() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	events := make([]unix.EpollEvent, 256)
 	for !l.stopped {
 		n, err := unix.EpollWait(l.epoll, events, l.timeout())

@@ -48,6 +48,7 @@ func (a *address) connect(fd int) syscall.Errno {
 // address is where to connect, as the kernel wants it.
 type address struct {
 	family int
+	remote bool // on another machine, as far as can be told
 	size   uint32
 	raw    unix.RawSockaddrAny
 }
@@ -56,13 +57,13 @@ func tcpAddress(ap netip.AddrPort) *address {
 	port := ap.Port()>>8 | ap.Port()<<8 // in network order
 	ip := ap.Addr().Unmap()
 	if ip.Is4() {
-		a := &address{family: unix.AF_INET, size: unix.SizeofSockaddrInet4}
+		a := &address{family: unix.AF_INET, remote: !ip.IsLoopback(), size: unix.SizeofSockaddrInet4}
 		*(*unix.RawSockaddrInet4)(unsafe.Pointer(&a.raw)) = unix.RawSockaddrInet4{
 			Family: unix.AF_INET, Port: port, Addr: ip.As4(),
 		}
 		return a
 	}
-	a := &address{family: unix.AF_INET6, size: unix.SizeofSockaddrInet6}
+	a := &address{family: unix.AF_INET6, remote: !ip.IsLoopback(), size: unix.SizeofSockaddrInet6}
 	*(*unix.RawSockaddrInet6)(unsafe.Pointer(&a.raw)) = unix.RawSockaddrInet6{
 		Family: unix.AF_INET6, Port: port, Addr: ip.As16(),
 	}
