@@ -271,6 +271,10 @@ func TestStartIsAskedAgainWithTheTimeThatIsLeft(t *testing.T) {
 	var n atomic.Int32
 	left := make(chan int64, 2)
 	c, _, ctx := dialTest(t, func(r *ipctest.Request) {
+		if r.Method == "service.status" {
+			r.End()
+			return
+		}
 		var p ipc.NamesParams
 		r.Params(&p)
 		left <- p.TimeoutMS
@@ -342,6 +346,42 @@ func TestRestartHappensOnce(t *testing.T) {
 				t.Errorf("asked for %v, want %v", asked, test.want)
 			}
 		})
+	}
+}
+
+// A oneshot that was run before the supervisor was replaced has done what was
+// asked for; one that was run before that has not.
+func TestOneshotIsStartedOnce(t *testing.T) {
+	before, after := ipc.Time(time.Now().Add(-time.Hour)), ipc.Time(time.Now().Add(time.Hour))
+	done := func(at ipc.Time) ipc.Service {
+		return ipc.Service{Name: "job", Oneshot: true, Desired: "up", State: ipc.StateExited, Exit: &ipc.Exit{At: at}}
+	}
+	stopped := done(after)
+	stopped.Desired = "down"
+	for _, test := range []struct {
+		name   string
+		job    ipc.Service
+		starts int
+	}{{"done", done(after), 1}, {"never heard", done(before), 2}, {"stopped by somebody else", stopped, 2}} {
+		starts := 0
+		c, server, ctx := dialTest(t, func(r *ipctest.Request) {
+			switch {
+			case r.Method == "service.status":
+				ipctest.Items(r, []ipc.Service{test.job})
+			case starts == 0:
+				starts++
+				r.Cut()
+			default:
+				starts++
+				r.End()
+			}
+		})
+		if err := c.Start(ctx, Options{}, nil, "job"); err != nil {
+			t.Fatal(err)
+		}
+		if server.End(); starts != test.starts {
+			t.Errorf("%s: it was started %d times, expected %d", test.name, starts, test.starts)
+		}
 	}
 }
 

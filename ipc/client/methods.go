@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -93,9 +94,35 @@ type Options struct {
 
 // Start starts services and what they require, and calls moved for each that
 // changed its state, in order. It is a wish that stays: asked again after the
-// loss of a connection it goes on waiting for the same end.
+// loss of a connection it goes on waiting for the same end. A oneshot that has
+// done its work since is not run again.
 func (c *Client) Start(ctx context.Context, opt Options, moved func(ipc.Moved), names ...string) error {
-	return c.wish(ctx, opt, moved, func() []step { return []step{{"service.start", names}} })
+	asked := time.Now()
+	first := true
+	return c.wish(ctx, opt, moved, func() []step {
+		if first {
+			first = false
+			return []step{{"service.start", names}}
+		}
+		services, _ := c.Status(ctx, names...) // the request gets its error, too
+		return startAgain(services, asked, names)
+	})
+}
+
+// startAgain is what is left of a start that was asked for at that time.
+func startAgain(services []ipc.Service, asked time.Time, names []string) []step {
+	var left []string
+	for _, name := range names {
+		if !slices.ContainsFunc(services, func(s ipc.Service) bool {
+			return s.Name == name && s.Oneshot && s.Desired == "up" && s.State == ipc.StateExited && s.Exit != nil && time.Time(s.Exit.At).After(asked)
+		}) {
+			left = append(left, name)
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	return []step{{"service.start", left}}
 }
 
 // Stop stops services and what requires them; otherwise as Start.
@@ -130,7 +157,7 @@ func (c *Client) Restart(ctx context.Context, opt Options, moved func(ipc.Moved)
 		if len(old) > 0 {
 			return []step{{"service.restart", old}, {"service.start", names}}
 		}
-		return []step{{"service.start", names}}
+		return startAgain(services, asked, names)
 	})
 }
 
