@@ -374,11 +374,10 @@ func (w *stormWorld) edit(main, shown string, restarts bool) {
 	w.verify("edit")
 }
 
-// job starts a oneshot that ends at once. A start is asked for again where the
-// answer was lost, so it may be run twice.
+// job starts a oneshot that ends at once, and that is run once for each wish.
 func (w *stormWorld) job() {
 	w.model.mu.Lock()
-	w.model.started("job", 1, 2)
+	w.model.started("job", 1, 1)
 	w.model.mu.Unlock()
 	w.zinit("start", "job")
 	if s := w.status()["job"]; s.State != ipc.StateExited {

@@ -208,13 +208,18 @@ func (w *stormWorld) try(stdin string, args ...string) ([]byte, error) {
 	cmd.Stdin = strings.NewReader(stdin)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	hint(w.commanded) // it begins
+	looks := slices.Contains([]string{"list", "get", "status", "events", "incidents", "wait"}, args[0])
+	if !looks {
+		hint(w.commanded) // it begins
+	}
 	out, err := cmd.Output()
-	hint(w.commanded) // it is answered
+	if !looks {
+		hint(w.commanded) // it is answered
+	}
 	if err != nil {
 		return out, fmt.Errorf("%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
-	if !slices.Contains([]string{"list", "get", "status", "events", "incidents", "wait"}, args[0]) {
+	if !looks {
 		w.mu.Lock()
 		w.counts.wishes++
 		w.mu.Unlock()
