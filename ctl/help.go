@@ -14,6 +14,10 @@ func helpCommand(*pflag.FlagSet) func(*app, []string) error {
 			overview(a.out)
 			return nil
 		}
+		if group := below(args[0]); len(args) == 1 && group != nil {
+			listCommands(a.out, group)
+			return nil
+		}
 		cmd, _, err := find(args)
 		if err != nil {
 			return err
@@ -26,13 +30,7 @@ func helpCommand(*pflag.FlagSet) func(*app, []string) error {
 // overview lists the commands.
 func overview(w io.Writer) {
 	fmt.Fprint(w, "zinit controls services. It talks to zinit-server.\n\nUsage: zinit [flags] COMMAND [arguments]\n\nCommands:\n")
-	width := 0
-	for _, c := range commands() {
-		width = max(width, len(c.name))
-	}
-	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-*s %s\n", width+1, c.name, c.summary)
-	}
+	listCommands(w, commands())
 	fmt.Fprint(w, "\nFlags, before or after the command:\n")
 	globalUsages(w)
 	fmt.Fprint(w, `
@@ -41,6 +39,26 @@ service, 5 permission denied, 6 timed out.
 
 See zinit help COMMAND.
 `)
+}
+
+func listCommands(w io.Writer, list []command) {
+	width := 0
+	for _, c := range list {
+		width = max(width, len(c.name))
+	}
+	for _, c := range list {
+		fmt.Fprintf(w, "  %-*s %s\n", width+1, c.name, c.summary)
+	}
+}
+
+// below are the commands of a group, such as those of xinet.
+func below(group string) (list []command) {
+	for _, c := range commands() {
+		if strings.HasPrefix(c.name, group+" ") {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // describe prints the help of one command.

@@ -138,6 +138,9 @@ func (a *app) dispatch(args []string) error {
 	case len(args) == 0:
 		overview(a.stderr)
 		return silent(exitUsage)
+	case len(args) == 2 && (args[1] == "-h" || args[1] == "--help") && below(args[0]) != nil:
+		listCommands(a.out, below(args[0]))
+		return nil
 	}
 	cmd, words, err := find(args)
 	if err != nil {

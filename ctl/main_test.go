@@ -103,6 +103,7 @@ func TestExitCodes(t *testing.T) {
 		{"-h", exitDone, ""},
 		{"help", exitDone, ""},
 		{"help list", exitDone, ""},
+		{"xinet -h", exitDone, ""},
 		{"list --help", exitDone, ""},
 		{"ctl list -q", exitDone, ""},
 		{"ctl help", exitDone, ""},

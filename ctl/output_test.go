@@ -106,6 +106,7 @@ func TestOutputOfCommands(t *testing.T) {
 		{"not-found-json", "status dbb --json", nil},
 		{"help", "help", nil},
 		{"help-logs", "logs -h", nil},
+		{"help-xinet", "help xinet", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			args := append([]string{"--socket", s.Socket}, strings.Fields(test.command)...)
