@@ -360,9 +360,20 @@ func TestServiceThatDiesClosesItsClients(t *testing.T) {
 	if err := say(c, lines); err != nil {
 		t.Fatal(err)
 	}
-	syscall.Kill(l.list()["echo"].Pid, syscall.SIGKILL)
+	pid := l.list()["echo"].Pid
+	syscall.Kill(pid, syscall.SIGKILL)
 	if _, err := lines.ReadByte(); err != io.EOF && !errors.Is(err, unix.ECONNRESET) {
 		t.Fatalf("got %v, want the end", err)
+	}
+	// The kernel closes the descriptors of a process one after the other, its
+	// listener maybe last.
+	if err := eventually(patience, func() error {
+		if l.list()["echo"].Pid == pid {
+			return errors.New("the service is still there")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 	if err := ask(l.proxy("echo").Listen[0]); err != nil {
 		t.Fatal("the next connection:", err)
