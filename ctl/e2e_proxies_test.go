@@ -49,14 +49,19 @@ backend = "unix:%s/back"
 	return dir
 }
 
-// freePort is a TCP port of 127.0.0.1 that nobody has.
+// freePort is a TCP port of 127.0.0.1 that nobody has. It is not of those that
+// the kernel gives to clients, or one of them might have it a moment later.
 func freePort(t *testing.T) int {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 20000 + rand.IntN(10000)
+		ln, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err == nil {
+			ln.Close()
+			return port
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
+	t.Fatal("there is no free port")
+	return 0
 }
 
 // runs is how often a service was started.
@@ -267,6 +272,56 @@ func TestConnectionsGoOnWhenTheSupervisorIsKilled(t *testing.T) {
 	more(t, answers, 20)
 	if err := say(established, lines); err != nil {
 		t.Fatal(err)
+	}
+	if n := runs(dir); n != 1 {
+		t.Errorf("the service was started %d times", n)
+	}
+}
+
+// TestConnectionsGoOnWhenProgramsAreReplaced is the same with zinit upgrade, and
+// with pid1 executing itself.
+func TestConnectionsGoOnWhenProgramsAreReplaced(t *testing.T) {
+	l := newLive(t)
+	dir := l.echoService("echo")
+	l.up()
+	p := l.proxy("echo")
+	answers, stop := hammer(t, p.Listen[1], always)
+	defer stop()
+	established, err := dialProxy(p.Listen[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer established.Close()
+	lines := bufio.NewReader(established)
+	for range 2 {
+		more(t, answers, 20)
+		if out, err := l.command("zinit", "upgrade").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		syscall.Kill(l.pid1(), syscall.SIGUSR2)
+		if err := say(established, lines); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := eventually(patience, func() error {
+		if !strings.Contains(l.log(), "pid1 has been replaced") {
+			return errors.New("zinit-pid1 has not been replaced")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	// What pid1 has kept is what clients come to after a death of both others.
+	l.kill("zinit-proxyd")
+	l.kill("zinit-server")
+	for _, address := range p.Listen {
+		if err := ask(address); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
+			t.Error(err)
+		}
+		if err := ask(address); err != nil {
+			t.Error(err)
+		}
 	}
 	if n := runs(dir); n != 1 {
 		t.Errorf("the service was started %d times", n)

@@ -359,7 +359,13 @@ func (s *server) handle(m any) error {
 	case func():
 		m()
 	case haltNow:
-		os.Remove(s.paths.Socket) // or clients would take it for a place to ask
+		// Or clients would take them for places to ask.
+		os.Remove(s.paths.Socket)
+		for a := range s.listeners {
+			if a.Network == "unix" {
+				os.Remove(a.Address)
+			}
+		}
 		// Until pid1 has the order, the state has to say that all is over: a
 		// supervisor without one would start everything again.
 		s.keeper.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltAction(m.Action), Code: m.Code})
