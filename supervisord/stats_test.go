@@ -97,11 +97,11 @@ func TestUsageOfAService(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := measure(all["busy"])
-	for now := before; now.cpu-before.cpu < 20*time.Millisecond; now = measure(all["busy"]) {
+	for now := before; now.cpu-before.cpu < 300*time.Millisecond; now = measure(all["busy"]) {
 		time.Sleep(time.Millisecond) // its use of the processor is the subject
 	}
 	s := summarize("busy", busy, all["busy"], before)
-	if s.Pid != busy || s.Processes != 1 || s.MemoryBytes < 4096 || s.CPUTimeMS < 20 || s.CPUPercent <= 0 || s.CPUPercent > 110 {
+	if s.Pid != busy || s.Processes != 1 || s.MemoryBytes < 4096 || s.CPUTimeMS < 300 || s.CPUPercent <= 0 || s.CPUPercent > 110 {
 		t.Errorf("it uses %+v", s)
 	}
 	if s.Fds == nil || *s.Fds < 3 {
