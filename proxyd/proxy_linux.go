@@ -92,6 +92,11 @@ func (p *proxy) configure(s ipc.Proxy, fds []int) error {
 		ln.close()
 	}
 	p.Proxy, p.backend = s, backend
+	for c := range p.conns {
+		if s.Passes() && c.state != forwarding {
+			c.fail(fmt.Errorf("service %s accepts its clients itself now", s.Service))
+		}
+	}
 	return nil
 }
 
@@ -341,6 +346,9 @@ func (ln *listener) ready(uint32) {
 			p.loop.pipes.drop()
 			p.loop.rewatch(ln.fd, 0)
 			p.loop.set(ln, p.loop.now+int64(starved))
+			return
+		case unix.EINVAL: // zinit-server has ended it, and is about to say so
+			p.loop.rewatch(ln.fd, unix.EPOLLONESHOT)
 			return
 		default: // the client's own trouble (accept(2), "Error handling")
 		}

@@ -292,3 +292,25 @@ func TestListenerThatIsTakenAwaySendsNoMoreEvents(t *testing.T) {
 		t.Errorf("watched are %t and %t, want only the second:\n%s", watched(gone), watched(still), info)
 	}
 }
+
+func TestClientsThatNobodyConnectsAnyMoreAreClosed(t *testing.T) {
+	tr := try(t, ipc.Address{Network: "unix", Address: "/nonexistent/zinit-test"}, []string{"tcp4"}, nil)
+	tr.gate(ipc.Gate{State: ipc.GateOpen})
+	c := tr.dial(0)
+	tr.until("it is accepted", func() bool { return len(tr.proxy.conns) == 1 })
+	tr.in(func() {
+		same, err := unix.FcntlInt(uintptr(tr.proxy.listeners[0].fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+		}
+		passing := tr.spec
+		passing.Backend = ipc.Address{}
+		if err := tr.proxy.configure(passing, []int{same}); err != nil {
+			t.Error(err)
+		}
+	})
+	hungUp(t, c)
+	if s := tr.stats(); s.Failed != 1 || s.LastError != "service s accepts its clients itself now" {
+		t.Errorf("got %+v", s)
+	}
+}

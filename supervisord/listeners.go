@@ -253,14 +253,20 @@ func (s *server) keepListeners(opened map[spec.Address]int) {
 		}
 	}
 	for a, fd := range s.listeners {
-		if used[a] {
-			continue
+		if !used[a] {
+			s.dropListener(a, fd)
+			delete(s.listeners, a)
 		}
-		unix.Close(fd)
-		s.keeper.drop(listenerName(a))
-		delete(s.listeners, a)
-		if a.Network == "unix" {
-			os.Remove(a.Address)
-		}
+	}
+}
+
+// dropListener ends a listener. Its address is free at once, whenever the others
+// that hold it come to close it.
+func (s *server) dropListener(a spec.Address, fd int) {
+	unix.Shutdown(fd, unix.SHUT_RDWR)
+	unix.Close(fd)
+	s.keeper.drop(listenerName(a))
+	if a.Network == "unix" {
+		os.Remove(a.Address)
 	}
 }
