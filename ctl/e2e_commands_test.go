@@ -32,6 +32,7 @@ func storyCommands() map[string]func(*testscript.TestScript, bool, []string) {
 		"pids":        storyPids,
 		"keeper":      storyKeeper,
 		"generate":    storyGenerate,
+		"ports":       storyPorts,
 		"vm-up":       vmUp,
 		"vm-disk":     vmDisk,
 		"vm-console":  vmConsole,

@@ -45,23 +45,18 @@ ready = "fd"
 [xinet]
 listen = ["unix:%s/front", "127.0.0.1:%d"]
 backend = "unix:%s/back"
-%s`, dir, dir, freePort(l.t), dir, strings.Join(lines, "\n"))})
+%s`, dir, dir, l.port(), dir, strings.Join(lines, "\n"))})
 	return dir
 }
 
-// freePort is a TCP port of 127.0.0.1 that nobody has. It is not of those that
-// the kernel gives to clients, or one of them might have it a moment later.
-func freePort(t *testing.T) int {
-	for range 1000 {
-		port := 20000 + rand.IntN(10000)
-		ln, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
-		if err == nil {
-			ln.Close()
-			return port
-		}
+// port is a free one.
+func (l *live) port() int {
+	l.t.Helper()
+	port, err := freePort()
+	if err != nil {
+		l.t.Fatal(err)
 	}
-	t.Fatal("there is no free port")
-	return 0
+	return port
 }
 
 // runs is how often a service was started.
@@ -363,7 +358,7 @@ func TestChangesOfAProxyDisturbNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	stays := fmt.Sprintf("tcp:127.0.0.1:%d", freePort(t))
+	stays := fmt.Sprintf("tcp:127.0.0.1:%d", l.port())
 	moves := []string{"unix:" + l.work + "/a", "unix:" + l.work + "/b"}
 	set(stays, moves[0])
 	answers, stop := hammer(t, stays, always)

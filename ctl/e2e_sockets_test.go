@@ -38,7 +38,7 @@ func TestPageOnSockets(t *testing.T) {
 	text := string(page)
 	ports := map[string]int{}
 	for _, port := range []string{"6379", "6380", "8080"} {
-		ports[port] = freePort(t)
+		ports[port] = l.port()
 		text = strings.ReplaceAll(text, "127.0.0.1:"+port, fmt.Sprint("127.0.0.1:", ports[port]))
 	}
 	for _, dir := range []string{"/run/redis", "/var/lib/redis", "/srv/files"} {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"regexp"
@@ -41,6 +43,30 @@ func checkTalk(ts *testscript.TestScript, args []string) error {
 		return fmt.Errorf("%s answers %q", args[0], answer)
 	}
 	return nil
+}
+
+// storyPorts puts free ports into variables: ports NAME...
+func storyPorts(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) > 0, "ports NAME...")
+	for _, name := range args {
+		port, err := freePort()
+		ts.Check(err)
+		ts.Setenv(name, strconv.Itoa(port))
+	}
+}
+
+// freePort is a TCP port of 127.0.0.1 that nobody has. It is not of those that
+// the kernel gives to clients, or one of them might have it a moment later.
+func freePort() (int, error) {
+	for range 1000 {
+		port := 20000 + rand.IntN(10000)
+		ln, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err == nil {
+			ln.Close()
+			return port, nil
+		}
+	}
+	return 0, errors.New("there is no free port")
 }
 
 func talk(address, text string) (answer string, err error) {
