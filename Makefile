@@ -10,13 +10,16 @@ GO       ?= go
 LDFLAGS  := -s -w -X github.com/threefoldtech/zinit/common/version.Version=$(VERSION)
 PROGRAMS := zinit-pid1=pid1 zinit-server=supervisord zinit-healthd=healthd zinit-proxyd=proxyd zinit=ctl
 EXAMPLES := testdata/examples
+MANPAGES := $(notdir $(wildcard docs/man/*))
+DEST     := $(DESTDIR)$(PREFIX)
+COMPLETION := bash=bash-completion/completions/zinit zsh=zsh/site-functions/_zinit fish=fish/vendor_completions.d/zinit.fish
 
-.PHONY: build run test lint bench storm compare-proxies fuzz install clean help
+.PHONY: build run test lint bench storm compare-proxies fuzz install uninstall clean help
 
 build: ## build the programs into bin/
 	@mkdir -p bin
 	@for p in $(PROGRAMS); do \
-		CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/$${p%%=*} ./$${p##*=} || exit 1; \
+		CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/$${p%%=*} ./$${p##*=} || exit 1; \
 	done
 
 run: build ## start a supervisor with sample services, and say what to type next
@@ -43,12 +46,21 @@ compare-proxies: build ## zinit-proxyd beside HAProxy, nginx, socat and systemd-
 fuzz: ## each fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)
 
-install: build ## install the programs, and completion for shells, below PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin
-	for p in $(PROGRAMS); do install -m 755 bin/$${p%%=*} $(DESTDIR)$(PREFIX)/bin/ || exit 1; done
-	for s in bash=bash-completion/completions/zinit zsh=zsh/site-functions/_zinit fish=fish/vendor_completions.d/zinit.fish; do \
-		f=$(DESTDIR)$(PREFIX)/share/$${s#*=}; install -d $${f%/*} && bin/zinit completion $${s%%=*} >$$f || exit 1; \
+# Root seldom has Go in its PATH: then what has been built before is installed.
+install: $(if $(shell command -v $(GO)),build) ## install programs, man pages, completion and a systemd unit below PREFIX
+	for p in $(PROGRAMS); do install -D -m 755 bin/$${p%%=*} $(DEST)/bin/$${p%%=*} || exit 1; done
+	for m in $(MANPAGES); do install -D -m 644 docs/man/$$m $(DEST)/share/man/man$${m##*.}/$$m || exit 1; done
+	for s in $(COMPLETION); do \
+		f=$(DEST)/share/$${s#*=}; install -d $${f%/*} && bin/zinit completion $${s%%=*} >$$f || exit 1; \
 	done
+	install -d $(DEST)/lib/systemd/system
+	sed 's|/usr/local|$(PREFIX)|' docs/zinit.service >$(DEST)/lib/systemd/system/zinit.service
+
+uninstall: ## remove what install has installed; services, logs and state stay
+	for p in $(PROGRAMS); do rm -f $(DEST)/bin/$${p%%=*}; done
+	for m in $(MANPAGES); do rm -f $(DEST)/share/man/man$${m##*.}/$$m; done
+	for s in $(COMPLETION); do rm -f $(DEST)/share/$${s#*=}; done
+	rm -f $(DEST)/lib/systemd/system/zinit.service
 
 clean: ## remove what was built
 	rm -rf bin

@@ -11,14 +11,20 @@ import (
 	"github.com/threefoldtech/zinit/common/spec"
 )
 
-// TestDocsAreUpToDate compares docs/cli.md and docs/services.md with the tables
-// of commands and of fields. What stands between two markers is generated, and
-// -update writes it anew; the rest is written by hand.
+// TestDocsAreUpToDate compares docs/cli.md, docs/services.md and the man pages
+// with the tables of commands, flags and fields. What stands between two markers
+// is generated, and -update writes it anew; the rest is written by hand.
 func TestDocsAreUpToDate(t *testing.T) {
 	for file, generated := range map[string]map[string]string{
-		"../docs/cli.md":      {"commands": commandDocs(), "flags": flagDocs()},
-		"../docs/services.md": fieldDocs(),
+		"cli.md":               {"commands": commandDocs(), "flags": flagDocs()},
+		"services.md":          fieldDocs(),
+		"man/zinit.1":          {"commands": commandPages(), "flags": flagPage(globalUsages)},
+		"man/zinit-services.5": fieldPages(),
+		"man/zinit-server.8":   {"flags": programFlags(t, "zinit-server")},
+		"man/zinit-healthd.8":  {"flags": programFlags(t, "zinit-healthd")},
+		"man/zinit-proxyd.8":   {"flags": programFlags(t, "zinit-proxyd")},
 	} {
+		file = "../docs/" + file
 		old, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -26,6 +32,9 @@ func TestDocsAreUpToDate(t *testing.T) {
 		text := string(old)
 		for name, block := range generated {
 			begin, end := "<!-- "+name+" -->\n", "<!-- end of "+name+" -->\n"
+			if !strings.HasSuffix(file, ".md") {
+				begin, end = ".\\\" "+name+"\n", ".\\\" end of "+name+"\n"
+			}
 			before, rest, ok := strings.Cut(text, begin)
 			_, after, ok2 := strings.Cut(rest, end)
 			if !ok || !ok2 {

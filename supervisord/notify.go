@@ -379,3 +379,21 @@ func (s *notifySocket) owner() uint32 {
 	}
 	return st.Uid
 }
+
+// tellManager says by sd_notify(3) how zinit itself is, to a systemd, podman or
+// zinit that it runs under and that wants to hear of it. The socket may have an
+// abstract name, @name.
+func (s *server) tellManager(state string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		err = unix.Sendto(fd, []byte(state), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: path})
+	}
+	if err != nil {
+		s.log.Warn("cannot tell the service manager how zinit is", "socket", path, "message", state, "error", err)
+	}
+}

@@ -171,6 +171,7 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	}
 	s.watch = s.newWatcher()
 	s.mend()
+	s.tellManager("READY=1")
 	return s, nil
 }
 
