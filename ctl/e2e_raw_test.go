@@ -168,9 +168,10 @@ func (h *hostileServer) openFds() (n [2]int) {
 // settled returns the descriptors when the last connection has been closed.
 func (h *hostileServer) settled() [2]int {
 	if err := eventually(4*patience, func() error {
-		// Accepted sockets have the path of the one that listens (proc_net_unix(5)).
+		// Accepted sockets have the path that the one that listens was bound to
+		// (proc_net_unix(5)), before it was given its name.
 		b, err := os.ReadFile("/proc/net/unix")
-		if n := strings.Count(string(b), " "+h.socket+"\n"); err == nil && n != 1 {
+		if n := strings.Count(string(b), " "+h.socket+"~\n"); err == nil && n != 1 {
 			err = fmt.Errorf("%d connections are left", n-1)
 		}
 		return err

@@ -3,6 +3,7 @@ package ipc
 import (
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 // sun_path is 108 with its terminating NUL).
 const MaxSocketPath = 107
 
+// unready marks the name of a socket that nobody can connect to yet.
+const unready = "~"
+
 // Listener accepts links on a Unix socket.
 type Listener struct {
 	file *os.File
@@ -20,18 +24,28 @@ type Listener struct {
 }
 
 // Listen binds a new Unix stream socket, which gets that mode, and listens.
-// The path must not exist. The descriptor is close-on-exec.
+// The path must not exist; it is there once the socket can be connected to, so
+// that who waits for it is not refused. The descriptor is close-on-exec.
 func Listen(path string, mode os.FileMode) (fd int, err error) {
 	if len(path) > MaxSocketPath {
 		return -1, fmt.Errorf("cannot listen on %s: the path has %d bytes, a socket's may have %d; choose a shorter one with --socket", path, len(path), MaxSocketPath)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return -1, fmt.Errorf("cannot listen on %s: the file exists", path)
 	}
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, fmt.Errorf("cannot make a socket: %w", err)
 	}
+	bound := path
+	if len(path) < MaxSocketPath {
+		bound += unready
+		unix.Unlink(bound) // of somebody who was killed here
+	}
 	defer func() {
 		if err != nil {
 			unix.Close(fd)
+			unix.Unlink(bound)
 		}
 	}()
 	// fchmod before bind gives the file its mode without a moment in which
@@ -39,16 +53,29 @@ func Listen(path string, mode os.FileMode) (fd int, err error) {
 	if err := unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
 		return -1, fmt.Errorf("cannot set the mode of %s: %w", path, err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: bound}); err != nil {
 		return -1, fmt.Errorf("cannot bind %s: %w", path, err)
 	}
-	if err := os.Chmod(path, mode); err != nil {
+	if err := os.Chmod(bound, mode); err != nil {
 		return -1, fmt.Errorf("cannot set the mode of %s: %w", path, err)
 	}
 	if err := unix.Listen(fd, 1024); err != nil {
 		return -1, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
+	if err := os.Rename(bound, path); err != nil {
+		return -1, fmt.Errorf("cannot listen on %s: %w", path, err)
+	}
 	return fd, nil
+}
+
+// ListensOn returns the path that a descriptor of Listen was made for, "" for
+// any other.
+func ListensOn(fd int) string {
+	addr, err := unix.Getsockname(fd)
+	if a, ok := addr.(*unix.SockaddrUnix); ok && err == nil {
+		return strings.TrimSuffix(a.Name, unready)
+	}
+	return ""
 }
 
 // NewListener takes over a listening descriptor, as Listen or the descriptor

@@ -34,11 +34,7 @@ func (s *server) settleIn() error {
 		s.paths.RuntimeDir = filepath.Dir(strings.TrimSuffix(lock, " (deleted)"))
 	}
 	if fd, ok := s.keeper.fds["listen/ctl"]; ok {
-		if addr, err := unix.Getsockname(fd); err == nil {
-			if a, ok := addr.(*unix.SockaddrUnix); ok {
-				s.paths.Socket = a.Name
-			}
-		}
+		s.paths.Socket = ipc.ListensOn(fd)
 	}
 	if s.paths.Socket == "" || s.paths.RuntimeDir == "" {
 		p, notice, err := paths.Server(s.opts.socket, s.opts.runtimeDir)
