@@ -14,7 +14,7 @@ MANPAGES := $(notdir $(wildcard docs/man/*))
 DEST     := $(DESTDIR)$(PREFIX)
 COMPLETION := bash=bash-completion/completions/zinit zsh=zsh/site-functions/_zinit fish=fish/vendor_completions.d/zinit.fish
 
-.PHONY: build run test lint bench storm compare-proxies fuzz install uninstall clean help
+.PHONY: build run test lint bench bench-peers storm compare-init compare-proxies fuzz install uninstall clean help
 
 build: ## build the programs into bin/
 	@mkdir -p bin
@@ -36,6 +36,9 @@ bench: build ## measure side by side with C floors, print a table
 
 storm: ## kill the supervisor 500 times while everything goes on, print a table; SEED=N for one seen before
 	@nice -n 5 $(GO) test -count=1 -timeout 1h -run '^TestStorm$$' -v ./ctl -storm.kills 600 -storm.seed $(SEED)
+
+bench-peers: build ## zinit beside dinit, s6, runit, nitro, supervisord and pebble, those installed, a table and a picture
+	@ZINIT_TEST_BIN=$(CURDIR)/bin PATH=$(CURDIR)/bin:$$PATH $(GO) test -run '^$$' -bench Peers -benchtime 1x -timeout 1h ./ctl -bench.svg $(CURDIR)/docs/benchmarks.svg
 
 compare-init: build ## zinit beside tini, dumb-init and catatonit (those Debian packages), a table
 	@ZINIT_TEST_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench Inits -benchtime 1x -timeout 10m ./ctl

@@ -452,19 +452,7 @@ func (r *benchRun) idle(b *testing.B, name string) func() {
 	info := r.info()
 	r.client.Close()
 	r.client = nil
-	count := func() (n int64) {
-		for _, pid := range []int{info.KeeperPid, info.Pid} {
-			tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-			if err != nil {
-				b.Fatal(err)
-			}
-			for _, t := range tasks {
-				file := fmt.Sprintf("/proc/%d/task/%s/status", pid, t.Name())
-				n += benchProcField(b, file, "voluntary_ctxt_switches:") + benchProcField(b, file, "nonvoluntary_ctxt_switches:")
-			}
-		}
-		return n
-	}
+	count := func() int64 { return benchSwitches(b, info.KeeperPid) + benchSwitches(b, info.Pid) }
 	time.Sleep(benchSettle) // the collector's last work
 	before := count()
 	time.Sleep(benchIdle) // the period is what is defined
@@ -472,6 +460,20 @@ func (r *benchRun) idle(b *testing.B, name string) func() {
 	return func() {
 		r.s.add(b, "idle", benchRow{what: fmt.Sprintf("context switches in %v, %s, nothing happening", benchIdle, name), unit: "switches", zinit: switches})
 	}
+}
+
+// benchSwitches returns how often the threads of a process have been switched to
+// and from.
+func benchSwitches(b *testing.B, pid int) (n int64) {
+	b.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(threads) == 0 {
+		b.Fatalf("pid %d has ended", pid)
+	}
+	for _, file := range threads {
+		n += benchProcField(b, file, "voluntary_ctxt_switches:") + benchProcField(b, file, "nonvoluntary_ctxt_switches:")
+	}
+	return n
 }
 
 // takeover kills zinit-server and returns how long it was until zinit list
