@@ -445,6 +445,28 @@ func TestServiceThatDiesClosesItsClients(t *testing.T) {
 	}
 }
 
+// proxydWithFewDescriptors takes most of them from zinit-proxyd, whose pid it
+// returns.
+func (l *live) proxydWithFewDescriptors() (pid int) {
+	l.t.Helper()
+	if err := eventually(patience, func() error {
+		for _, p := range l.own() {
+			if p.name == "zinit-proxyd" {
+				pid = p.pid
+				return nil
+			}
+		}
+		return errors.New("zinit-proxyd is not there")
+	}); err != nil {
+		l.t.Fatal(err)
+	}
+	limit := unix.Rlimit{Cur: 48, Max: 48}
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
+		l.t.Fatal(err)
+	}
+	return pid
+}
+
 // TestClientsWaitWhereThereAreNoDescriptors takes all of them from
 // zinit-proxyd. Those that it cannot accept wait, without a processor that is
 // kept busy, until others leave.
@@ -456,16 +478,7 @@ func TestClientsWaitWhereThereAreNoDescriptors(t *testing.T) {
 	if err := ask(address); err != nil {
 		t.Fatal(err)
 	}
-	pid := 0
-	for _, p := range l.own() {
-		if p.name == "zinit-proxyd" {
-			pid = p.pid
-		}
-	}
-	limit := unix.Rlimit{Cur: 48, Max: 48}
-	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
-		t.Fatal(err)
-	}
+	pid := l.proxydWithFewDescriptors()
 	const crowd = 100
 	served := make(chan net.Conn, crowd)
 	var all sync.WaitGroup
@@ -505,4 +518,53 @@ func TestClientsWaitWhereThereAreNoDescriptors(t *testing.T) {
 	}()
 	all.Wait()
 	close(served)
+}
+
+// TestDescriptorsAreLeftForTheBackend has more clients than zinit-proxyd has
+// descriptors come to a service that runs and does not listen yet.
+func TestDescriptorsAreLeftForTheBackend(t *testing.T) {
+	for _, host := range []string{"unix", "127.0.0.1", "localhost"} {
+		t.Run(host, func(t *testing.T) {
+			l := newLive(t)
+			port := l.port()
+			serve, backend := fmt.Sprint("tcp:127.0.0.1:", port), fmt.Sprint(host, ":", port)
+			if host == "unix" {
+				serve = "unix:" + l.work + "/back"
+				backend = serve
+			}
+			l.write(map[string]string{"late": fmt.Sprintf(`
+[service]
+exec = "svc until=go serve=%s"
+dir = %q
+[xinet]
+listen = ["unix:%s/front"]
+backend = %q
+`, serve, l.work, l.work, backend)})
+			l.up()
+			l.proxydWithFewDescriptors()
+			var all sync.WaitGroup
+			for range 60 {
+				all.Go(func() {
+					if err := ask("unix:" + l.work + "/front"); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			if err := eventually(patience, func() error {
+				if why := l.proxy("late").LastError; !strings.Contains(why, "too many open files") {
+					return fmt.Errorf("the error is %q", why)
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+			if err := os.WriteFile(l.work+"/go", nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			all.Wait()
+			if p := l.proxy("late"); p.ConnectionsFailed > 0 {
+				t.Errorf("got %+v", p)
+			}
+		})
+	}
 }

@@ -28,13 +28,17 @@ const (
 type conn struct {
 	proxy           *proxy
 	client, backend end
-	up, down        flow // from the client to the backend, and back
-	state           connState
-	queued          bool // in loop.busy
+	// place keeps a descriptor for the backend while there is none, or clients
+	// that wait could take all of them from those for whom they do; -1 = none.
+	place    int
+	up, down flow // from the client to the backend, and back
+	state    connState
+	queued   bool // in loop.busy
 
 	at       alarm
 	deadline int64 // when the backend has to have answered
 	delay    int64 // until the backend is tried again
+	tried    int   // how often it was
 	failure  error // why the backend did not answer last time
 	cancel   context.CancelFunc
 }
@@ -84,7 +88,7 @@ type flow struct {
 // accepted takes over the socket of a client.
 func (ln *listener) accepted(fd int) {
 	p := ln.proxy
-	c := &conn{proxy: p, deadline: p.until, delay: retryMin}
+	c := &conn{proxy: p, deadline: p.until, delay: retryMin, place: -1}
 	if p.until == 0 { // it did not wait for the gate
 		c.deadline = p.loop.now + int64(p.ConnectTimeout)
 	}
@@ -107,12 +111,15 @@ func (c *conn) reach() {
 		c.connect(a)
 		return
 	}
+	if c.place < 0 {
+		c.place = another(c.client.fd)
+	}
 	c.state = resolving
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.deadline-c.proxy.loop.now))
 	c.cancel = cancel
-	l, target := c.proxy.loop, c.proxy.Backend.Address
+	l, target, tried := c.proxy.loop, c.proxy.Backend.Address, c.tried
 	go func() {
-		a, err := resolve(ctx, target)
+		a, err := resolve(ctx, target, tried)
 		l.do(func() {
 			cancel()
 			c.cancel = nil
@@ -127,9 +134,9 @@ func (c *conn) reach() {
 	}()
 }
 
-// resolve looks up host:port. A name may stand for several addresses; the
-// first is taken.
-func resolve(ctx context.Context, target string) (*address, error) {
+// resolve looks up host:port. A name may stand for several addresses, each of
+// which has its turn.
+func resolve(ctx context.Context, target string, tried int) (*address, error) {
 	host, port, err := net.SplitHostPort(target)
 	if err != nil {
 		return nil, err
@@ -142,13 +149,23 @@ func resolve(ctx context.Context, target string) (*address, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tcpAddress(netip.AddrPortFrom(ips[0], uint16(number))), nil
+	ip, zone := ips[tried%len(ips)], uint32(0)
+	if name := ip.Zone(); name != "" {
+		i, err := net.InterfaceByName(name)
+		if err != nil {
+			return nil, fmt.Errorf("there is no interface %s", name)
+		}
+		zone = uint32(i.Index)
+	}
+	return tcpAddress(netip.AddrPortFrom(ip, uint16(number)), zone), nil
 }
 
 func (c *conn) connect(a *address) {
 	l := c.proxy.loop
+	c.vacate()
 	fd, errno := a.socket()
 	if errno != 0 {
+		l.pipes.drop()
 		c.retry(errno)
 		return
 	}
@@ -164,7 +181,7 @@ func (c *conn) connect(a *address) {
 	case unix.EINPROGRESS:
 		c.state = connecting
 	default: // a full backlog of a unix socket is EAGAIN
-		unix.Close(fd)
+		c.place = fd
 		c.retry(errno)
 		return
 	}
@@ -182,10 +199,19 @@ func (c *conn) connect(a *address) {
 	c.connected()
 }
 
+// vacate gives up the place of the backend, for its socket.
+func (c *conn) vacate() {
+	if c.place >= 0 {
+		unix.Close(c.place)
+		c.place = -1
+	}
+}
+
 // retry tries the backend again later, as long as there is time.
 func (c *conn) retry(why error) {
 	l := c.proxy.loop
 	c.failure = why
+	c.tried++
 	c.state = retrying
 	if l.now >= c.deadline {
 		c.expire()
@@ -253,7 +279,8 @@ func (e *end) ready(events uint32) {
 			c.connected()
 			return
 		}
-		c.proxy.loop.close(e.fd)
+		c.proxy.loop.unwatch(e.fd)
+		c.place = e.fd
 		*e = end{conn: c, fd: -1}
 		c.retry(syscall.Errno(code))
 	}
@@ -427,6 +454,7 @@ func (c *conn) close() {
 	}
 	c.up.drop()
 	c.down.drop()
+	c.vacate()
 	l.close(c.client.fd)
 	if c.backend.fd >= 0 {
 		l.close(c.backend.fd)

@@ -148,10 +148,11 @@ func (l *loop) rewatch(fd int, events uint32) {
 	}
 }
 
-// unwatch ends the events of a socket that other processes hold, too: closing
-// it here does not (epoll(7), "Questions and answers").
+// unwatch ends the events of a socket that stays open, here or in another
+// process: closing it would not (epoll(7), "Questions and answers").
 func (l *loop) unwatch(fd int) {
 	unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	l.watched[fd] = nil
 }
 
 // close closes a watched descriptor when the events at hand are done with: its

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,7 +28,7 @@ type proxy struct {
 	loop      *loop
 	tell      func(ipc.Kind, any)
 	log       *slog.Logger
-	backend   *address // nil where a name has to be looked up
+	backend   *address // nil where the name of a host or of an interface has to be looked up
 	listeners []*listener
 	conns     map[*conn]struct{}
 
@@ -69,8 +70,8 @@ func (p *proxy) configure(s ipc.Proxy, fds []int) error {
 			closeAll(fds)
 			return err
 		}
-	} else if ap, err := netip.ParseAddrPort(s.Backend.Address); err == nil {
-		backend = tcpAddress(ap)
+	} else if ap, err := netip.ParseAddrPort(s.Backend.Address); err == nil && ap.Addr().Zone() == "" {
+		backend = tcpAddress(ap, 0)
 	}
 	if len(fds) != len(s.Listen) {
 		closeAll(fds)
@@ -90,6 +91,11 @@ func (p *proxy) configure(s ipc.Proxy, fds []int) error {
 	}
 	for _, ln := range had {
 		ln.close()
+	}
+	if backend == nil && !s.Passes() && s.Backend != p.Backend {
+		// What names are looked up in is read and kept now: clients may leave no
+		// descriptor for it.
+		go resolve(context.Background(), s.Backend.Address, 0)
 	}
 	p.Proxy, p.backend = s, backend
 	for c := range p.conns {

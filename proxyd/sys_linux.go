@@ -35,6 +35,12 @@ func accept(fd int) (int, syscall.Errno) {
 	return int(c), errno
 }
 
+// another is one more descriptor of fd, -1 where there is none left.
+func another(fd int) int {
+	d, _, _ := syscall.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	return int(d)
+}
+
 func (a *address) socket() (int, syscall.Errno) {
 	fd, _, errno := syscall.RawSyscall(unix.SYS_SOCKET, uintptr(a.family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	return int(fd), errno
@@ -53,7 +59,8 @@ type address struct {
 	raw    unix.RawSockaddrAny
 }
 
-func tcpAddress(ap netip.AddrPort) *address {
+// tcpAddress makes an address; zone is the index of an interface, 0 for any.
+func tcpAddress(ap netip.AddrPort, zone uint32) *address {
 	port := ap.Port()>>8 | ap.Port()<<8 // in network order
 	ip := ap.Addr().Unmap()
 	if ip.Is4() {
@@ -65,7 +72,7 @@ func tcpAddress(ap netip.AddrPort) *address {
 	}
 	a := &address{family: unix.AF_INET6, remote: !ip.IsLoopback(), size: unix.SizeofSockaddrInet6}
 	*(*unix.RawSockaddrInet6)(unsafe.Pointer(&a.raw)) = unix.RawSockaddrInet6{
-		Family: unix.AF_INET6, Port: port, Addr: ip.As16(),
+		Family: unix.AF_INET6, Port: port, Addr: ip.As16(), Scope_id: zone,
 	}
 	return a
 }
