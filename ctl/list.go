@@ -351,6 +351,9 @@ func (a *app) when(t ipc.Time) string {
 
 // problem is an error in a file as compilers show it.
 func problem(p ipc.Problem) string {
+	if p.File == "" {
+		return clean(p.Message)
+	}
 	where := p.File
 	if p.Line > 0 {
 		where += ":" + strconv.Itoa(p.Line)

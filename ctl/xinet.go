@@ -40,12 +40,12 @@ func xinetSetCommand(flags *pflag.FlagSet) func(*app, []string) error {
 	}
 }
 
-// wholeSeconds is the value of a flag, nil where it was not given.
+// wholeSeconds is the value of a flag, rounded up; nil where it was not given.
 func wholeSeconds(flags *pflag.FlagSet, name string, d seconds) *int {
 	if !flags.Changed(name) {
 		return nil
 	}
-	n := int(time.Duration(d).Round(time.Second) / time.Second)
+	n := int((time.Duration(d) + time.Second - 1) / time.Second)
 	return &n
 }
 

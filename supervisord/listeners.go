@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -50,14 +51,22 @@ func listenTCP(ctx context.Context, address string) (fd int, err error) {
 		return -1, fmt.Errorf("cannot listen on %s: %w", address, err)
 	}
 	ip, only6 := netip.IPv6Unspecified(), 0 // no host: both families
+	var zone uint32
 	if host != "" {
 		ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		if err != nil {
 			return -1, fmt.Errorf("cannot listen on %s: %w", address, err)
 		}
 		ip, only6 = ips[0].Unmap(), 1
+		if ip.Zone() != "" {
+			i, err := net.InterfaceByName(ip.Zone())
+			if err != nil {
+				return -1, fmt.Errorf("cannot listen on %s: there is no interface %s", address, ip.Zone())
+			}
+			zone = uint32(i.Index)
+		}
 	}
-	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port, Addr: ip.As16()})
+	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port, Addr: ip.As16(), ZoneId: zone})
 	if ip.Is4() {
 		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: ip.As4()}
 	}
@@ -165,16 +174,17 @@ func (s *server) ownListeners(p *spec.Proxy) {
 	}
 }
 
-// openListeners binds what proxies listen on and is not open yet. An error
-// names the first that cannot be had, and then none is. What could not be had
-// at boot may fail again: deaf is told why.
+// openListeners binds what proxies listen on and is not open yet, or where
+// clients cannot find it any more. An error names the first that cannot be had,
+// and then none is. What could not be had at boot may fail again: deaf is told
+// why.
 func (s *server) openListeners(ctx context.Context, proxies map[string]*spec.Proxy, deaf map[spec.Address]string) (opened map[spec.Address]int, err error) {
 	missing := map[spec.Address]*spec.Proxy{}
 	again := map[spec.Address]bool{}
 	err = s.in(ctx, func() {
 		for _, p := range proxies {
 			for _, a := range p.Listen {
-				if _, open := s.listeners[a]; !open {
+				if _, open := s.listeners[a]; !open || gone(a) {
 					missing[a] = p
 					again[a] = deaf != nil && s.deaf[a] != ""
 				}
@@ -197,6 +207,15 @@ func (s *server) openListeners(ctx context.Context, proxies map[string]*spec.Pro
 	return opened, err
 }
 
+// gone says that the file of a unix socket was removed.
+func gone(a spec.Address) bool {
+	if a.Network != "unix" {
+		return false
+	}
+	_, err := os.Lstat(a.Address)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // closeListeners closes what was opened and nobody has taken over.
 func closeListeners(opened map[spec.Address]int) {
 	for a, fd := range opened {
@@ -213,12 +232,19 @@ func closeListeners(opened map[spec.Address]int) {
 func (s *server) takeListeners() {
 	ctx, cancel := context.WithTimeout(context.Background(), namesAtStart)
 	defer cancel()
+	circles := map[string]error{}
+	for _, bad := range (spec.Plan{Proxies: s.proxies}).ProxyLoops() {
+		circles[bad.Service] = errors.New(bad.Message)
+	}
 	for _, p := range s.proxies {
 		for _, a := range p.Listen {
 			fd, ok := s.keeper.take(listenerName(a))
 			if !ok {
-				var err error
-				if fd, err = openListener(ctx, a, p); err != nil {
+				err := circles[p.Name]
+				if err == nil {
+					fd, err = openListener(ctx, a, p)
+				}
+				if err != nil {
 					s.deaf[a] = err.Error()
 					s.log.Error("a proxy does not listen until the next reload", "proxy", p.Name, "error", err)
 					continue
@@ -242,6 +268,10 @@ func (s *server) takeListeners() {
 func (s *server) keepListeners(opened map[spec.Address]int) {
 	for a, fd := range opened {
 		delete(s.deaf, a)
+		if lost, open := s.listeners[a]; open {
+			unix.Shutdown(lost, unix.SHUT_RDWR)
+			unix.Close(lost)
+		}
 		s.listeners[a] = fd
 		s.keeper.store(listenerName(a), fd)
 		delete(opened, a)
@@ -267,6 +297,6 @@ func (s *server) dropListener(a spec.Address, fd int) {
 	unix.Close(fd)
 	s.keeper.drop(listenerName(a))
 	if a.Network == "unix" {
-		os.Remove(a.Address)
+		removeStale(a.Address) // unless another listens there by now
 	}
 }

@@ -203,6 +203,19 @@ func samePassed(a, b []*spec.Proxy) bool {
 	})
 }
 
+// sameListeners says that the listeners that a service is passed are those that
+// there were.
+func (s *server) sameListeners(service string, were map[spec.Address]int) bool {
+	for _, p := range s.passing[service] {
+		for _, a := range p.Listen {
+			if fd, open := were[a]; open && fd != s.listeners[a] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // passedListener is one that a service gets, by its name in pid1's store.
 type passedListener struct{ stored, proxy string }
 

@@ -101,10 +101,11 @@ func (s *server) apply(p plan, opened map[spec.Address]int) {
 	s.services = p.services
 	failpoint.Hit("loading")
 	s.step(core.Load{Services: p.services, Restart: p.restart})
-	passing := s.passing
+	passing, had := s.passing, maps.Clone(s.listeners)
 	s.setProxies(p.proxies, opened)
 	for _, n := range slices.Sorted(maps.Keys(p.services)) {
-		if v, _ := s.core.View(s.now(), n); v.Pid != 0 && v.Halt == core.HaltNone && !samePassed(passing[n], s.passing[n]) {
+		if v, _ := s.core.View(s.now(), n); v.Pid != 0 && v.Halt == core.HaltNone &&
+			!(samePassed(passing[n], s.passing[n]) && s.sameListeners(n, had)) {
 			s.step(core.Wish{Op: core.OpRestart, Names: []string{n}}) // to get other listeners
 		}
 	}
@@ -203,10 +204,16 @@ func (s *server) refusal(sp *spec.Service) *ipc.Error {
 	}
 	services := maps.Clone(s.services)
 	delete(services, sp.Name)
-	without := spec.Plan{Services: services, Proxies: allProxies(services, s.ownProxies)}.Check()
+	without := spec.Plan{Services: maps.Clone(services), Proxies: allProxies(services, s.ownProxies)}
 	services[sp.Name] = sp
-	with := spec.Plan{Services: services, Proxies: allProxies(services, s.ownProxies)}.Check()
-	return invalid(slices.DeleteFunc(with, func(p spec.Problem) bool { return slices.Contains(without, p) }))
+	with := spec.Plan{Services: services, Proxies: allProxies(services, s.ownProxies)}
+	return invalid(newProblems(without, with))
+}
+
+// newProblems are those that a plan has and the one before has not.
+func newProblems(before, after spec.Plan) []spec.Problem {
+	known := before.Check()
+	return slices.DeleteFunc(after.Check(), func(p spec.Problem) bool { return slices.Contains(known, p) })
 }
 
 // invalid is the error of a service that has problems, nil if it has none.

@@ -149,12 +149,8 @@ func proxyFile(p ipc.ProxyParams) string {
 func (s *server) setProxy(ctx context.Context, params ipc.ProxyParams) error {
 	text := proxyFile(params)
 	_, p, problems := spec.Parse(params.Name+".xinet.toml", []byte(text))
-	if len(problems) > 0 {
-		e := ipc.Errorf(ipc.ErrInvalid, "the proxy has errors: nothing was changed")
-		for _, bad := range problems { // of a file that there is not
-			e.Problems = append(e.Problems, ipc.Problem{Message: bad.Message})
-		}
-		return e
+	if bad := invalidProxy(problems); bad != nil {
+		return bad
 	}
 	s.loading.Lock()
 	defer s.loading.Unlock()
@@ -250,5 +246,23 @@ func (s *server) proxyRefusal(name string, p *spec.Proxy) *ipc.Error {
 			}
 		}
 	}
-	return nil
+	own := maps.Clone(s.ownProxies)
+	delete(own, name)
+	without := spec.Plan{Services: s.services, Proxies: allProxies(s.services, own)}
+	with := spec.Plan{Services: s.services, Proxies: maps.Clone(without.Proxies)}
+	with.Proxies[name] = p
+	return invalidProxy(newProblems(without, with))
+}
+
+// invalidProxy is the error of a proxy that has problems, nil if it has none.
+// They are of no file yet.
+func invalidProxy(problems []spec.Problem) *ipc.Error {
+	if len(problems) == 0 {
+		return nil
+	}
+	e := ipc.Errorf(ipc.ErrInvalid, "the proxy has errors: nothing was changed")
+	for _, p := range problems {
+		e.Problems = append(e.Problems, ipc.Problem{Message: p.Message})
+	}
+	return e
 }

@@ -3,6 +3,8 @@ package spec
 import (
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -13,11 +15,11 @@ const maxSocketPath = 107
 // ParseAddress reads host:port, tcp:host:port, tcp:[v6]:port or unix:/path. An
 // empty host means all interfaces.
 func ParseAddress(s string) (Address, error) {
-	if path, ok := strings.CutPrefix(s, "unix:"); ok {
-		if err := checkSocketPath(path); err != nil {
+	if socket, ok := strings.CutPrefix(s, "unix:"); ok {
+		if err := checkSocketPath(socket); err != nil {
 			return Address{}, fmt.Errorf("%s is not an address: %w", quote(s), err)
 		}
-		return Address{Network: "unix", Address: path}, nil
+		return Address{Network: "unix", Address: socket}, nil
 	}
 	hostPort := strings.TrimPrefix(s, "tcp:")
 	if !strings.Contains(hostPort, ":") {
@@ -35,6 +37,43 @@ func (a Address) String() string {
 		return ""
 	}
 	return a.Network + ":" + a.Address
+}
+
+// Reaches says whether who connects to a comes to who listens at listen, as far
+// as can be told without looking up names.
+func (a Address) Reaches(listen Address) bool {
+	if a.Network != listen.Network || a.door() != listen.door() {
+		return false
+	}
+	return a.Network == "unix" || a.host() == listen.host() ||
+		slices.ContainsFunc(a.loopback(), func(ip string) bool { return slices.Contains(listen.loopback(), ip) })
+}
+
+// door is the port, or the path.
+func (a Address) door() string {
+	if a.Network == "unix" {
+		return path.Clean(a.Address)
+	}
+	return a.Address[strings.LastIndexByte(a.Address, ':')+1:]
+}
+
+func (a Address) host() string {
+	return strings.Trim(a.Address[:strings.LastIndexByte(a.Address, ':')], "[]")
+}
+
+// loopback are the addresses of this machine's own interface that a host stands
+// for.
+func (a Address) loopback() []string {
+	const v4, v6 = "127.0.0.1", "::1"
+	switch a.host() {
+	case "", "localhost":
+		return []string{v4, v6}
+	case v4, "0.0.0.0":
+		return []string{v4}
+	case v6, "::":
+		return []string{v6}
+	}
+	return nil
 }
 
 func checkSocketPath(path string) error {

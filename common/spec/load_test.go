@@ -257,3 +257,57 @@ func TestSharedListeners(t *testing.T) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
 }
+
+func TestProxiesThatLeadBackToThemselves(t *testing.T) {
+	for _, tt := range []struct {
+		listen, backend string
+		loop            bool
+	}{
+		{"127.0.0.1:80", "127.0.0.1:80", true},
+		{"127.0.0.1:80", "localhost:80", true},
+		{"localhost:80", "[::1]:80", true},
+		{":80", "127.0.0.1:80", true},
+		{":80", "[::1]:80", true},
+		{"0.0.0.0:80", "localhost:80", true},
+		{"[::]:80", "[::1]:80", true},
+		{"127.0.0.1:80", "0.0.0.0:80", true},
+		{"db:80", "tcp:db:80", true},
+		{"unix:/run/a", "unix:/run/../run/a", true},
+
+		{"127.0.0.1:80", "", false},
+		{"127.0.0.1:80", "127.0.0.1:81", false},
+		{"127.0.0.1:80", "127.0.0.2:80", false},
+		{"127.0.0.1:80", "[::1]:80", false},
+		{"0.0.0.0:80", "[::1]:80", false},
+		{":80", "192.0.2.1:80", false},
+		{"unix:/run/a", "unix:/run/b", false},
+		{"unix:/run/80", "127.0.0.1:80", false},
+	} {
+		address := func(s string) (a Address) {
+			if s != "" {
+				var err error
+				if a, err = ParseAddress(s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return a
+		}
+		other := Address{Network: "unix", Address: "/other"}
+		plan := Plan{Proxies: map[string]*Proxy{
+			"a": {Name: "a", File: "a.toml", Listen: []Address{address(tt.listen)}, Backend: other},
+			"b": {Name: "b", File: "b.toml", Listen: []Address{{Network: "unix", Address: "/more"}, other}, Backend: address(tt.backend)},
+			"c": {Name: "c", File: "c.toml", Listen: []Address{{Network: "unix", Address: "/c"}}, Backend: address(tt.listen)},
+		}}
+		var got string
+		for _, p := range plan.Check() {
+			got += p.File + ": " + p.Message
+		}
+		want := ""
+		if tt.loop {
+			want = "a.toml: xinet.backend: clients would go round in a circle: a -> b -> a"
+		}
+		if got != want {
+			t.Errorf("%s and %s: got %q, want %q", tt.listen, tt.backend, got, want)
+		}
+	}
+}

@@ -47,7 +47,8 @@ func duplicate(file, name, kind, first string) []Problem {
 }
 
 // Check finds what is wrong only between files: cycles, log files that two
-// services would write, and addresses where two proxies would listen.
+// services would write, addresses where two proxies would listen, and proxies
+// that lead back to themselves.
 func (p Plan) Check() []Problem {
 	var problems []Problem
 	for _, cycle := range Cycles(p.Services) {
@@ -59,7 +60,34 @@ func (p Plan) Check() []Problem {
 		problems = append(problems, Problem{File: p.Services[cycle[0]].File, Service: cycle[0], Message: message})
 	}
 	problems = append(problems, p.sharedLogFiles()...)
-	return append(problems, p.sharedListeners()...)
+	problems = append(problems, p.sharedListeners()...)
+	return append(problems, p.ProxyLoops()...)
+}
+
+// ProxyLoops finds proxies whose clients would come back to them, again and
+// again until no descriptor is left: one problem for each circle, of one of its
+// proxies.
+func (p Plan) ProxyLoops() (problems []Problem) {
+	doors := map[string][]string{}
+	for name, x := range p.Proxies {
+		for _, a := range x.Listen {
+			doors[a.door()] = append(doors[a.door()], name)
+		}
+	}
+	graph := make(map[string]*Service, len(p.Proxies)) // of the cycles of which enough is known
+	for name, x := range p.Proxies {
+		graph[name] = &Service{}
+		for _, next := range doors[x.Backend.door()] {
+			if next != name && slices.ContainsFunc(p.Proxies[next].Listen, x.Backend.Reaches) {
+				graph[name].Requires = []string{next}
+			}
+		}
+	}
+	for _, loop := range Cycles(graph) {
+		message := "xinet.backend: clients would go round in a circle: " + strings.Join(append(loop, loop[0]), " -> ")
+		problems = append(problems, Problem{File: p.Proxies[loop[0]].File, Service: loop[0], Message: message})
+	}
+	return problems
 }
 
 func (p Plan) sharedListeners() (problems []Problem) {

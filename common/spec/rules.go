@@ -146,6 +146,6 @@ func (p *parser) checkProxy(s *Service) {
 	p.rule(p.lacks("xinet.backend"), "xinet", "xinet.backend is missing: where does the service answer?")
 	p.rule(x.Backend.Network == "tcp" && strings.HasPrefix(x.Backend.Address, ":"), "xinet.backend", "xinet.backend: must name a host")
 	for _, a := range x.Listen {
-		p.rule(a == x.Backend, "xinet.backend", "xinet.backend: is an address at which the proxy itself listens")
+		p.rule(x.Backend.Reaches(a), "xinet.backend", "xinet.backend: is an address at which the proxy itself listens")
 	}
 }
