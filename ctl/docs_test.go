@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,7 +73,7 @@ func TestExamplesInDocsAreValid(t *testing.T) {
 			example, _, _ := strings.Cut(block, "```")
 			examples++
 			whole := example
-			if !regexp.MustCompile(`(?m)^\[(service|target|xinet)\]`).MatchString(example) {
+			if !regexp.MustCompile(`(?m)^ *\[(service|target|xinet)\]`).MatchString(example) {
 				whole = "[service]\nexec = \"x\"\n" + example
 			}
 			if _, _, problems := spec.Parse("example.toml", []byte(whole)); len(problems) > 0 {
@@ -83,6 +84,95 @@ func TestExamplesInDocsAreValid(t *testing.T) {
 	if examples == 0 {
 		t.Error("the docs have no examples")
 	}
+}
+
+// TestCommandsInDocsAreAccepted reads every zinit command that the docs and the
+// help show, but does not run it.
+func TestCommandsInDocsAreAccepted(t *testing.T) {
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := 0
+	accept := func(where, line string) {
+		shown++
+		if err := acceptable(line); err != nil {
+			t.Errorf("%s shows a command that is refused: %s\n%v", where, line, err)
+		}
+	}
+	inline := regexp.MustCompile("`(zinit(?:\\s[^`]+)?)`")
+	anyBlock := regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+	for _, file := range append(files, "../README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range pageBlock.FindAllStringSubmatch(string(text), -1) {
+			if m[1] != "sh" && m[1] != "console" {
+				continue
+			}
+			for line := range strings.SplitSeq(strings.ReplaceAll(m[3], "\\\n", ""), "\n") {
+				line = strings.TrimPrefix(strings.TrimPrefix(line, "$ "), "bin/")
+				if strings.HasPrefix(line, "zinit ") {
+					accept(file, line)
+				}
+			}
+		}
+		for _, m := range inline.FindAllStringSubmatch(anyBlock.ReplaceAllString(string(text), ""), -1) {
+			accept(file, strings.Join(strings.Fields(m[1]), " "))
+		}
+	}
+	for _, c := range commands() {
+		_, examples, _ := strings.Cut(c.help, "Examples:\n")
+		if strings.TrimSpace(examples) == "" {
+			t.Errorf("the help of %s has no examples", c.name)
+		}
+	}
+	if shown < 100 {
+		t.Errorf("only %d commands are found", shown)
+	}
+}
+
+var (
+	quoted = regexp.MustCompile(`'[^']*'|"[^"]*"`)
+	// shellWord ends the words of a command.
+	shellWord = regexp.MustCompile(`^([|&;#]+|[0-9]*>.*)$`)
+)
+
+// acceptable says whether zinit would run a command line, which may be a usage.
+func acceptable(line string) error {
+	words := strings.Fields(quoted.ReplaceAllString(line, "x"))
+	if i := slices.IndexFunc(words, shellWord.MatchString); i >= 0 {
+		words = words[:i]
+	}
+	a := new(app)
+	flags := newFlagSet()
+	flags.SetInterspersed(false)
+	a.globals(flags)
+	if err := parse(flags, words[1:]); err != nil {
+		return err
+	}
+	args := flags.Args()
+	if len(args) > 0 && args[0] == "ctl" {
+		args = args[1:]
+	}
+	if len(args) == 0 || len(args) == 1 && (args[0] == "COMMAND" || below(args[0]) != nil) {
+		return nil
+	}
+	c, n, err := find(args)
+	if err != nil {
+		return err
+	}
+	flags = newFlagSet()
+	c.setup(flags)
+	a.globals(flags)
+	if err := parse(flags, args[n:]); err != nil {
+		return err
+	}
+	if c.max >= 0 && flags.NArg() > c.max {
+		return fmt.Errorf("it takes no %q", flags.Arg(c.max))
+	}
+	return nil
 }
 
 func commandDocs() string {
