@@ -34,6 +34,7 @@ func storyCommands() map[string]func(*testscript.TestScript, bool, []string) {
 		"generate":    storyGenerate,
 		"ports":       storyPorts,
 		"vm-up":       vmUp,
+		"vm-debian":   vmDebian,
 		"vm-disk":     vmDisk,
 		"vm-console":  vmConsole,
 		"vm-type":     vmType,

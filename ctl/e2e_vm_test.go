@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/rogpeppe/go-internal/txtar"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,16 +39,21 @@ const (
 
 var vmSlots = make(chan struct{}, vmsAtOnce)
 
-// vmKernel is the kernel image that .ci/test has fetched.
-func vmKernel() string {
-	if file := os.Getenv("ZINIT_TEST_KERNEL"); file != "" {
-		return file
-	}
+// vmCache is where .ci/test keeps a Debian system and its kernel.
+func vmCache() string {
 	cache := os.Getenv("XDG_CACHE_HOME")
 	if cache == "" {
 		cache = "/var/cache"
 	}
-	return filepath.Join(cache, "zinit-test", "vmlinuz")
+	return filepath.Join(cache, "zinit-test")
+}
+
+// vmKernel is the kernel image of all machines.
+func vmKernel() string {
+	if file := os.Getenv("ZINIT_TEST_KERNEL"); file != "" {
+		return file
+	}
+	return filepath.Join(vmCache(), "vmlinuz")
 }
 
 // vmsPossible says whether stories with machines are played. Root plays them
@@ -157,9 +163,9 @@ done
 
 // vmUp makes a machine of the directory root and starts it.
 //
-//	vm-up [-disk FILE] [-append TEXT] [-without PATH] …
+//	vm-up [-disk FILE] [-forward PORT:PORT] [-append TEXT] [-without PATH] …
 func vmUp(ts *testscript.TestScript, neg bool, args []string) {
-	const usage = "vm-up [-disk FILE] [-append TEXT] [-without PATH] ..."
+	const usage = "vm-up [-disk FILE] [-forward PORT:PORT] [-append TEXT] [-without PATH] ..."
 	need(ts, !neg && len(args)%2 == 0, usage)
 	s := stageOf(ts)
 	if s.vm != nil && !s.vm.over() {
@@ -179,6 +185,9 @@ func vmUp(ts *testscript.TestScript, neg bool, args []string) {
 		case "-disk":
 			id := fmt.Sprintf("disk%d", len(argv))
 			argv = append(argv, "-drive", "if=none,format=raw,cache=unsafe,id="+id+",file="+ts.MkAbs(value), "-device", "nvme,serial="+id+",drive="+id)
+		case "-forward":
+			from, to, _ := strings.Cut(value, ":")
+			argv = append(argv, "-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:"+from+"-:"+to, "-device", "virtio-net-pci,netdev=net")
 		case "-append":
 			kernelArgs += " " + value
 		case "-without":
@@ -365,6 +374,40 @@ func vmDisk(ts *testscript.TestScript, neg bool, args []string) {
 	argv = append(argv, ts.MkAbs(args[0]), args[1]+"M")
 	if out, err := programCmd(ts, "mke2fs", argv...).CombinedOutput(); err != nil {
 		ts.Fatalf("cannot make a disk: %v\n%s", err, out)
+	}
+}
+
+// vmDebian makes a directory of the Debian system that .ci/test keeps, beside
+// what is in it already, and installs zinit there: vm-debian DIR.
+func vmDebian(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, !neg && len(args) == 1, "vm-debian DIR")
+	root := ts.MkAbs(args[0])
+	argv := []string{"-a", "--no-clobber", filepath.Join(vmCache(), "debian") + "/.", root}
+	if out, err := programCmd(ts, "cp", argv...).CombinedOutput(); err != nil {
+		ts.Fatalf("cannot copy the Debian system (.ci/test makes it): %v\n%s", err, out)
+	}
+	for _, program := range []string{"zinit-pid1", "zinit-server", "zinit-healthd", "zinit-proxyd", "zinit"} {
+		data, err := os.ReadFile(filepath.Join(stageOf(ts).bin, program))
+		ts.Check(err)
+		ts.Check(os.WriteFile(filepath.Join(root, "usr/bin", program), data, 0o755))
+	}
+}
+
+// docs/vm.md shows how such a system is made; its services are those of a story.
+func TestMachinePageShowsTheStory(t *testing.T) {
+	page, err := os.ReadFile("../docs/vm.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	story, err := txtar.ParseFile("../testdata/vm-debian.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range story.Files {
+		if path, ok := strings.CutPrefix(f.Name, "disk"); ok && strings.HasSuffix(path, ".toml") &&
+			!bytes.Contains(page, []byte("```toml\n# "+path+"\n"+string(f.Data)+"```\n")) {
+			t.Errorf("docs/vm.md does not show %s as it is:\n%s", path, f.Data)
+		}
 	}
 }
 
