@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,11 +36,10 @@ type Capture struct {
 	null        int
 	closed      chan struct{} // closed when the loop has ended
 
-	commandsMu sync.Mutex
-	commands   []func() // guarded by commandsMu
-	closing    bool     // guarded by commandsMu
-
-	// Of the loop alone.
+	// owner is held by whoever writes, rotates and deletes: the loop between two
+	// waits, or do. It guards what follows, and is taken before mu.
+	owner    sync.Mutex
+	closing  bool
 	pipes    map[int]*pipe
 	byRun    map[streamKey]*pipe
 	ages     ages  // services that have segments, by the age of the oldest one
@@ -53,11 +52,11 @@ type Capture struct {
 	dropped  time.Time // when it was last said that output is dropped
 
 	following atomic.Int32   // number of followers
-	blocking  int            // log files that services wait for; of the loop alone
+	blocking  int            // log files that services wait for; guarded by owner
 	writers   chan struct{}  // a place for each log file that is being written
 	writing   sync.WaitGroup // the goroutines of log files
 
-	mu        sync.Mutex             // the loop holds it to write what follows, all others to read it
+	mu        sync.Mutex             // the owner holds it to write what follows, all others to read it
 	services  map[string]*service    // and of each: segments, lines, file
 	followers map[*follower]struct{} // and their cursors
 }
@@ -87,7 +86,21 @@ type pipe struct {
 	lost     uint32
 }
 
-var validName = regexp.MustCompile(`^[A-Za-z0-9_@:][A-Za-z0-9_.@:-]{0,127}$`)
+// validName says whether a service may have this name, which becomes that of a
+// directory.
+func validName(s string) bool {
+	if s == "" || len(s) > 128 || s[0] == '.' || s[0] == '-' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("_.@:-", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
 
 // Open starts capturing into o.Dir and takes up what an earlier process has
 // left there. Lines of services that nobody Configures are all kept.
@@ -156,7 +169,7 @@ func (c *Capture) Configure(service string, bufferLines int) {
 // Add takes over fd, the read end of a pipe that a run of service writes to,
 // unless it returns an error.
 func (c *Capture) Add(service string, run uint64, s Stream, fd int) error {
-	if !validName.MatchString(service) {
+	if !validName(service) {
 		return fmt.Errorf("cannot capture %s of service %q: not a service name", s, service)
 	}
 	var st unix.Stat_t
@@ -273,12 +286,12 @@ func (c *Capture) Services() []string {
 // Close ends capturing and closes the pipes. The files stay; what is not in
 // the log files yet will be written by the next process.
 func (c *Capture) Close() {
-	c.commandsMu.Lock()
+	c.owner.Lock()
 	if !c.closing {
 		c.closing = true
 		c.poll.wake()
 	}
-	c.commandsMu.Unlock()
+	c.owner.Unlock()
 	<-c.closed
 	c.mu.Lock()
 	for _, s := range c.services {
@@ -290,48 +303,26 @@ func (c *Capture) Close() {
 	c.writing.Wait()
 }
 
-// do runs f in the loop and returns when it has.
+// do runs f while the loop rests.
 func (c *Capture) do(f func()) error {
-	done := make(chan struct{})
-	if err := c.post(func() { f(); close(done) }); err != nil {
-		return err
-	}
-	<-done
-	return nil
-}
-
-// post has f run in the loop.
-func (c *Capture) post(f func()) error {
-	c.commandsMu.Lock()
-	defer c.commandsMu.Unlock()
+	c.owner.Lock()
+	defer c.owner.Unlock()
 	if c.closing {
 		return ErrClosed
 	}
-	c.commands = append(c.commands, f)
-	if len(c.commands) == 1 {
-		c.poll.wake()
-	}
+	f()
+	c.announce()
 	return nil
 }
 
 func (c *Capture) loop() {
-	for {
-		woken := c.poll.wait(c.turn)
-		var closing bool
-		if woken {
-			c.commandsMu.Lock()
-			commands := c.commands
-			c.commands = nil
-			closing = c.closing
-			c.commandsMu.Unlock()
-			for _, f := range commands {
-				f()
-			}
-		}
+	for closing := false; !closing; {
+		events := c.poll.wait()
+		c.owner.Lock()
+		c.poll.each(events, c.turn)
 		c.announce()
-		if closing {
-			break
-		}
+		closing = c.closing
+		c.owner.Unlock()
 	}
 	for _, p := range c.pipes {
 		unix.Close(p.fd)

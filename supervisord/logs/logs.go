@@ -9,9 +9,10 @@
 // Readers have cursors of their own on these files and share nothing with the
 // writer but a list of segments, so a slow reader delays only itself.
 //
-// Concurrency: one goroutine, the loop, waits in epoll for all pipes and is
-// the only one that writes, rotates and deletes. All exported methods may be
-// called from any goroutine, except from Options.EOF.
+// Concurrency: one goroutine, the loop, waits in epoll for all pipes. It, and
+// each method that changes something, writes, rotates and deletes under one
+// lock. All exported methods may be called from any goroutine, except from
+// Options.EOF.
 //
 // To test: `go test -race ./supervisord/logs`. The test binary starts itself
 // as the capturing process and is killed at random moments.

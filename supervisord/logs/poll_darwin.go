@@ -52,23 +52,25 @@ func (p *poller) add(fd int) error {
 
 func (p *poller) remove(fd int) { p.change(fd, unix.EV_DELETE) }
 
-// wait blocks until something is ready and calls ready for each pipe; woken
-// says that wake was called.
-func (p *poller) wait(ready func(fd int, data bool)) (woken bool) {
+// wait blocks until something is ready, or wake is called.
+func (p *poller) wait() []unix.Kevent_t {
 	n, err := unix.Kevent(p.queue, nil, p.buf[:], nil)
 	if err != nil && err != unix.EINTR {
 		panic(os.NewSyscallError("kevent", err))
 	}
-	for _, ev := range p.buf[:max(n, 0)] {
+	return p.buf[:max(n, 0)]
+}
+
+// each calls ready for each pipe that is.
+func (p *poller) each(events []unix.Kevent_t, ready func(fd int, data bool)) {
+	for _, ev := range events {
 		if int(ev.Ident) == p.pipe[0] {
 			var b [64]byte
 			unix.Read(p.pipe[0], b[:])
-			woken = true
 			continue
 		}
 		ready(int(ev.Ident), ev.Data > 0)
 	}
-	return woken
 }
 
 func (p *poller) wake() { unix.Write(p.pipe[1], []byte{1}) }

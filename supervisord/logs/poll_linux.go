@@ -41,24 +41,26 @@ func (p *poller) add(fd int) error {
 
 func (p *poller) remove(fd int) { unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd, nil) }
 
-// wait blocks until something is ready and calls ready for each pipe; woken
-// says that wake was called.
-func (p *poller) wait(ready func(fd int, data bool)) (woken bool) {
+// wait blocks until something is ready, or wake is called.
+func (p *poller) wait() []unix.EpollEvent {
 	n, err := unix.EpollWait(p.epoll, p.buf[:], -1)
 	if err != nil && err != unix.EINTR {
 		// EBADF, EFAULT, EINVAL: a broken program, not a state of the system.
 		panic(os.NewSyscallError("epoll_wait", err))
 	}
-	for _, ev := range p.buf[:max(n, 0)] {
+	return p.buf[:max(n, 0)]
+}
+
+// each calls ready for each pipe that is.
+func (p *poller) each(events []unix.EpollEvent, ready func(fd int, data bool)) {
+	for _, ev := range events {
 		if int(ev.Fd) == p.event {
 			var b [8]byte
 			unix.Read(p.event, b[:])
-			woken = true
 			continue
 		}
 		ready(int(ev.Fd), ev.Events&unix.EPOLLIN != 0)
 	}
-	return woken
 }
 
 func (p *poller) wake() {

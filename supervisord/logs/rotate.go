@@ -228,7 +228,7 @@ func (w *logFile) commit() error {
 	w.size += int64(len(w.out))
 	w.out = w.out[:0]
 	if c := w.capture; w.waiting.Load() {
-		c.post(func() { c.mayGoOn(w.service) })
+		c.do(func() { c.mayGoOn(w.service) })
 	}
 	return nil
 }

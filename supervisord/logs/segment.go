@@ -91,7 +91,7 @@ func (c *Capture) recover() error {
 		return fmt.Errorf("cannot read log directory: %w", err)
 	}
 	for _, d := range dirs {
-		if !d.IsDir() || !validName.MatchString(d.Name()) {
+		if !d.IsDir() || !validName(d.Name()) {
 			continue
 		}
 		files, err := os.ReadDir(filepath.Join(c.options.Dir, d.Name()))
