@@ -44,8 +44,13 @@ All other flags are passed to zinit-server. COMMAND is run as the service main:
 when it ends everything is stopped, and zinit-pid1 exits with its code.
 `
 
-// settled is the time from the start after which memory is kept small.
-const settled = 3 * time.Second
+const (
+	// settled is the time from the start after which memory is kept small.
+	settled = 3 * time.Second
+	// startGC has a start collect for the first time at 16 MiB, in percent of
+	// the least heap of the runtime, 4 MiB.
+	startGC = 400
+)
 
 // options are how pid1 was started.
 type options struct {
@@ -75,6 +80,7 @@ func main() {
 	// To collect, the runtime waits for the forks under way, so while a system
 	// starts it is to be rare. Later it is to be early: a keeper of a few
 	// services has some hundred kilobytes.
+	debug.SetGCPercent(startGC)
 	time.AfterFunc(settled, func() {
 		debug.SetGCPercent(25)
 		debug.FreeOSMemory()

@@ -223,13 +223,19 @@ func myself() (string, error) {
 	return called, nil
 }
 
-// settled is the time from the start after which memory is kept small.
-const settled = 3 * time.Second
+const (
+	// settled is the time from the start after which memory is kept small.
+	settled = 3 * time.Second
+	// startGC has a start collect for the first time at 16 MiB, in percent of
+	// the least heap of the runtime, 4 MiB.
+	startGC = 400
+)
 
 // supervise runs until zinit ends or pid1 is gone.
 func supervise(o options, link string, log *slog.Logger) error {
 	// A start allocates much, once. Then the heap is small and mostly idle:
 	// collecting it a little more often costs less than what it would grow to.
+	debug.SetGCPercent(startGC)
 	time.AfterFunc(settled, func() {
 		debug.SetGCPercent(50)
 		debug.FreeOSMemory()

@@ -319,9 +319,6 @@ func (s *server) set(ctx context.Context, p ipc.ConfigParams) ([]ipc.Moved, erro
 	return s.put(ctx, sp, p)
 }
 
-// mainHeader is the line of a main table.
-var mainHeader = regexp.MustCompile(`(?m)^[ \t]*\[[ \t]*(service|target)[ \t]*\].*$`)
-
 // named returns the text of a service for its file, with its name added where
 // the file has another one and would give the service that.
 func named(config string, sp *spec.Service) (string, error) {
@@ -332,6 +329,9 @@ func named(config string, sp *spec.Service) (string, error) {
 	if as(config) {
 		return config, nil
 	}
+	// The line of the main table. Compiled here, because every start of a
+	// supervisor would pay for what is seldom used.
+	mainHeader := regexp.MustCompile(`(?m)^[ \t]*\[[ \t]*(service|target)[ \t]*\].*$`)
 	if at := mainHeader.FindStringIndex(config); at != nil {
 		text := config[:at[1]] + fmt.Sprintf("\nname = %q", sp.Name) + config[at[1]:]
 		if as(text) {
