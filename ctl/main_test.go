@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
@@ -22,9 +23,21 @@ func TestMain(m *testing.M) {
 	if os.Getenv("ZINIT_TEST_MAIN") != "" {
 		main()
 	}
+	hearSignals()
 	code := m.Run()
 	os.RemoveAll(builtPrograms.root)
 	os.Exit(code)
+}
+
+// hearSignals undoes what a shell does to what it starts in the background: it
+// has SIGINT ignored, which the programs of the tests would inherit and so never
+// be interrupted. What is caught is the default again after execve(2).
+func hearSignals() {
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
 }
 
 // result is what a command did.
