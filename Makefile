@@ -14,7 +14,7 @@ MANPAGES := $(notdir $(wildcard docs/man/*))
 DEST     := $(DESTDIR)$(PREFIX)
 COMPLETION := bash=bash-completion/completions/zinit zsh=zsh/site-functions/_zinit fish=fish/vendor_completions.d/zinit.fish
 
-.PHONY: build run test lint bench bench-peers storm compare-init compare-proxies fuzz install uninstall clean help
+.PHONY: build run play-tui test lint bench bench-peers storm compare-init compare-proxies fuzz install uninstall clean help
 
 build: ## build the programs into bin/
 	@mkdir -p bin
@@ -24,6 +24,9 @@ build: ## build the programs into bin/
 
 run: build ## start a supervisor with sample services, and say what to type next
 	@testdata/examples/run.sh bin $(EXAMPLES)
+
+play-tui: build ## the full screen with the sample services, in a place of its own
+	@testdata/examples/play-tui.sh bin $(EXAMPLES)
 
 test: ## all tests, also what needs root or Debian packages; installs those when root
 	@.ci/test

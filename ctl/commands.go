@@ -423,6 +423,22 @@ Examples:
 			setup: upgradeCommand,
 		},
 		{
+			name: "tui", summary: "look after services on a full screen", max: 0,
+			help: `All services with their states as they change, those that need attention first;
+for each its reason in words, its health, its log as it grows, and what it
+requires. Services are started, stopped, restarted and signalled from there;
+what would stop along is named before. It goes on when the supervisor is
+replaced.
+
+Keys: arrows and Enter, l logs, t tree, / filter or search, s start, x stop,
+r restart, K kill, R reload, ? all the others, q quit. The mouse works, too.
+
+Examples:
+  zinit tui
+  ssh -t machine zinit tui`,
+			setup: tuiCommand,
+		},
+		{
 			name: "debug-procs", summary: "show the processes of a service", min: 1, max: 1,
 			args: "NAME",
 			help: `As a tree: those of its sessions and all that descend from them.

@@ -55,6 +55,7 @@ var everyCommand = map[string]struct {
 	"poweroff":       {args: "", slow: true},
 	"reboot":         {args: "", slow: true},
 	"upgrade":        {args: "", slow: true},
+	"tui":            {args: "", local: true}, // looks for a terminal first
 	"debug-procs":    {args: "%"},
 	"debug-state":    {args: ""},
 	"completion":     {args: "bash", local: true, prints: true},

@@ -57,15 +57,23 @@ func listCommand(flags *pflag.FlagSet) func(*app, []string) error {
 			default:
 				fmt.Fprintf(a.stderr, "There are no services in %s.\n", clean(info.ConfigDir))
 			}
-			switch n := len(info.ConfigErrors); n {
-			case 0:
-			case 1:
-				fmt.Fprintf(a.stderr, "Not loaded: %s\n", problem(info.ConfigErrors[0]))
-			default:
-				fmt.Fprintf(a.stderr, "There are %d errors in the configuration, see zinit status.\n", n)
+			if line := notLoaded(info.ConfigErrors); line != "" {
+				fmt.Fprintln(a.stderr, line)
 			}
 			return nil
 		})
+	}
+}
+
+// notLoaded is a line on errors in configuration files, "" for none.
+func notLoaded(problems []ipc.Problem) string {
+	switch n := len(problems); n {
+	case 0:
+		return ""
+	case 1:
+		return "Not loaded: " + problem(problems[0])
+	default:
+		return fmt.Sprintf("There are %d errors in the configuration, see zinit status.", n)
 	}
 }
 
@@ -149,8 +157,11 @@ func statusCommand(*pflag.FlagSet) func(*app, []string) error {
 				if i > 0 {
 					fmt.Fprintln(a.out)
 				}
-				if err := a.serviceStatus(ctx, c, s, states); err != nil {
-					return err
+				a.serviceStatus(s, states)
+				if s.State == ipc.StateFailed {
+					if err := a.lastLines(ctx, c, s.Name); err != nil {
+						return err
+					}
 				}
 			}
 			return nil
@@ -237,7 +248,7 @@ func (a *app) addReplaced(f *fields, info ipc.Info) {
 }
 
 // serviceStatus is everything on one service; states has all services.
-func (a *app) serviceStatus(ctx context.Context, c *client.Client, s ipc.Service, states map[string]ipc.Service) error {
+func (a *app) serviceStatus(s ipc.Service, states map[string]ipc.Service) {
 	fmt.Fprintf(a.out, "%s %s  %s", a.paint(stateStyle(s.State), symbolOf(s.State)), a.paint(bold, s.Name), a.paint(stateStyle(s.State), string(s.State)))
 	if s.Kind == "target" {
 		fmt.Fprint(a.out, "  (target)")
@@ -323,13 +334,13 @@ func (a *app) serviceStatus(ctx context.Context, c *client.Client, s ipc.Service
 		f.addClean("file", s.Origin.File)
 	}
 	f.print()
+}
 
-	if s.State != ipc.StateFailed {
-		return nil
-	}
+// lastLines prints the last lines of the log of a service.
+func (a *app) lastLines(ctx context.Context, c *client.Client, name string) error {
 	printer := a.newLogPrinter(true)
 	first := true
-	return c.Logs(ctx, ipc.LogsParams{Names: []string{s.Name}, Lines: lastLines}, func(l ipc.LogLine) error {
+	return c.Logs(ctx, ipc.LogsParams{Names: []string{name}, Lines: lastLines}, func(l ipc.LogLine) error {
 		if first {
 			fmt.Fprintf(a.out, "    %s\n", a.paint(dim, "last log lines"))
 			first = false
