@@ -22,23 +22,32 @@ import (
 //     the width of columns do not matter, a line "..." stands for any lines.
 //
 // What stands behind the language of a block says why it is not run. TCP ports
-// are replaced by free ones. Root reads the pages as the user postgres.
+// are replaced by free ones.
 func TestPages(t *testing.T) {
 	for _, page := range []struct {
-		name, needs string
+		name        string
+		installed   bool   // the programs are in PATH, else in bin of the clone
+		user, needs string // who reads it instead of root, with which program
 		ports       []string
 	}{
-		{"docs/getting-started.md", "pg_ctlcluster", []string{"6543", "6544"}},
+		{"docs/getting-started.md", false, "postgres", "pg_ctlcluster", []string{"6543", "6544"}},
+		{"docs/guide.md", true, "nobody", "bash", nil},
 	} {
 		t.Run(page.name, func(t *testing.T) {
 			if _, err := exec.LookPath(page.needs); err != nil {
 				t.Skip(err)
 			}
+			if _, err := user.LookupId(strconv.Itoa(os.Getuid())); err != nil && page.user == "postgres" {
+				t.Skip("PostgreSQL runs as a user with a name only:", err)
+			}
 			text, err := os.ReadFile(filepath.Join("..", page.name))
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := newReader(t)
+			r := newReader(t, page.user)
+			if page.installed {
+				r.path = livePrograms(t) + ":" + r.path
+			}
 			replace := []string{}
 			for _, port := range page.ports {
 				replace = append(replace, port, strconv.Itoa(r.port()))
@@ -68,11 +77,12 @@ var pageBlock = regexp.MustCompile("(?ms)^```(\\w+) ?([^\n]*)\n(.*?)^```$")
 type reader struct {
 	*live
 	home string
+	path string
 	as   *syscall.SysProcAttr
 }
 
-func newReader(t *testing.T) *reader {
-	r := &reader{live: newLive(t)}
+func newReader(t *testing.T, name string) *reader {
+	r := &reader{live: newLive(t), path: os.Getenv("PATH")}
 	r.home = filepath.Join(r.work, "home")
 	for _, dir := range []string{r.home, r.home + "/zinit"} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -88,7 +98,7 @@ func newReader(t *testing.T) *reader {
 		}
 	}
 	if os.Getuid() == 0 {
-		u, err := user.Lookup("postgres")
+		u, err := user.Lookup(name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +131,7 @@ func (r *reader) bash(script string) (string, error) {
 `+script+`
 export -p >~/.env; pwd >~/.cwd`)
 	cmd.Dir, cmd.SysProcAttr = r.home, r.as
-	cmd.Env = []string{r.mark, "HOME=" + r.home, "PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + r.home,
+	cmd.Env = []string{r.mark, "HOME=" + r.home, "PATH=" + r.path, "XDG_RUNTIME_DIR=" + r.home,
 		"ZINIT_SOCKET=" + r.home + "/zinit.sock", "ZINIT_CONFIG_DIR=" + r.home + "/.config/zinit/services"}
 	// Not a pipe: what goes on in the background would hold it open.
 	out, err := os.Create(filepath.Join(r.work, "out"))
@@ -155,6 +165,7 @@ func (r *reader) expect(command, want string) {
 	pattern := regexp.MustCompile(printed(want))
 	try := func() error {
 		out, err := r.bash(command)
+		out = strings.ReplaceAll(out, r.home, "/home/you")
 		if err != nil || !pattern.MatchString(comparable(out)) {
 			return fmt.Errorf("it printed\n%sbut the page says\n%s%v", out, want, err)
 		}
