@@ -111,7 +111,6 @@ func main() {
 			log.warn("cannot become a subreaper: processes that services leave behind go to init", "error", err)
 		}
 	}
-	warmUp()
 	k := newKeeper(opt, log, sigs)
 	k.sup.Argv = opt.server
 	before := k.takeOver()
@@ -120,6 +119,7 @@ func main() {
 	if !before {
 		k.startSupervisor()
 	}
+	warmUp() // while the supervisor comes up
 	k.loop()
 }
 

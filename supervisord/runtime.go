@@ -160,19 +160,20 @@ func (s *server) mend() {
 
 // watcher tells when files are removed or moved. Nothing else wakes it.
 type watcher struct {
-	file *os.File // inotify(7), nil where it cannot be had
+	file *os.File // inotify(7), nil where it cannot be had, and at first
 }
 
-// newWatcher reports in the inbox that something should be mended.
-func (s *server) newWatcher() *watcher {
+// watchOver begins to watch, which is not for the short life of one command: to
+// close what inotify has watched takes the kernel 10 ms (an SRCU grace period).
+func (s *server) watchOver() {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		s.log.Warn("cannot watch over the control socket: if it is removed, SIGHUP brings it back", "error", err)
-		return &watcher{}
+		return
 	}
-	w := &watcher{file: os.NewFile(uintptr(fd), "inotify")}
-	go w.readLoop(s.inbox, s.mend)
-	return w
+	s.watch.file = os.NewFile(uintptr(fd), "inotify")
+	go s.watch.readLoop(s.inbox, s.mend)
+	s.mend()
 }
 
 func (w *watcher) readLoop(inbox chan<- any, mend func()) {

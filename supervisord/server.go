@@ -169,8 +169,9 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 		}
 		log.Error("there will be no metrics", "error", err)
 	}
-	s.watch = s.newWatcher()
+	s.watch = &watcher{}
 	s.mend()
+	time.AfterFunc(settled, func() { s.inbox <- s.watchOver })
 	s.tellManager("READY=1")
 	return s, nil
 }
