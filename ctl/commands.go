@@ -17,6 +17,9 @@ type command struct {
 	help string
 	// min and max are how many arguments it takes; max -1 = any number.
 	min, max int
+	// passes says that what follows its first argument is not zinit's: flags
+	// are arguments there.
+	passes bool
 	// setup declares its flags and returns what it does.
 	setup func(*pflag.FlagSet) func(*app, []string) error
 }
@@ -437,6 +440,25 @@ Examples:
   zinit tui
   ssh -t machine zinit tui`,
 			setup: tuiCommand,
+		},
+		{
+			name: "script", summary: "run a script whose functions are these commands", max: -1, passes: true,
+			args: "FILE|DIR|NAME|- [ARG...]",
+			help: `The language is Starlark, which reads like Python. zinit start web is
+zinit.start("web") there, and answers with the fields of --json; all functions
+are in docs/scripting.md. An error ends the script, with file, line and column,
+and with the exit code that the command would have had; exit(N) ends it with N.
+
+Of a directory all *.star files are run in the order of their names, until one
+fails. - is standard input. A bare NAME is a script that is built in; a file of
+that name is ./NAME. What follows is the list args of the script.
+
+Examples:
+  zinit script deploy.star web 1.4
+  zinit script --builtin
+  zinit script rolling-restart web-1 web-2
+  echo 'print([s.name for s in zinit.list()])' | zinit script -`,
+			setup: scriptCommand,
 		},
 		{
 			name: "debug-procs", summary: "show the processes of a service", min: 1, max: 1,

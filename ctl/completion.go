@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/threefoldtech/zinit/ctl/script"
 	"github.com/threefoldtech/zinit/ipc/client"
 )
 
@@ -107,7 +108,7 @@ func (a *app) completionOf(words []string, last string) completion {
 	case cmd == nil:
 		return completion{ofWords, commandWords(args)}
 	}
-	return a.argument(*cmd, args)
+	return a.argument(*cmd, args, last)
 }
 
 // valueFlag is the flag that a word names and whose value is the next word.
@@ -179,8 +180,8 @@ func (a *app) flagValue(f *pflag.Flag, prefix string) completion {
 }
 
 // argument is what the usage line of a command has in the place of its next
-// argument.
-func (a *app) argument(c command, before []string) completion {
+// argument, last so far.
+func (a *app) argument(c command, before []string, last string) completion {
 	placeholder, _, _ := strings.Cut(c.args, " ")
 	if c.max >= 0 && len(before) >= c.max {
 		return completion{kind: ofWords}
@@ -194,6 +195,10 @@ func (a *app) argument(c command, before []string) completion {
 		return completion{ofWords, commandWords(before)}
 	case c.name == "completion":
 		return completion{ofWords, wordsOf(strings.Split(placeholder, "|"))}
+	case c.passes && (len(before) > 0 || last == ""):
+		return completion{kind: ofFiles}
+	case c.passes:
+		return scriptWords(last)
 	case placeholder == "FILE|-", placeholder == "PATH":
 		return completion{kind: ofFiles}
 	case placeholder != "NAME":
@@ -204,6 +209,20 @@ func (a *app) argument(c command, before []string) completion {
 		names = a.proxyWords
 	}
 	return completion{ofWords, slices.DeleteFunc(names(), func(w [2]string) bool { return slices.Contains(before, w[0]) })}
+}
+
+// scriptWords are the scripts that are built in and begin like that, else files.
+func scriptWords(last string) completion {
+	c := completion{kind: ofWords}
+	for _, b := range script.Builtins() {
+		if strings.HasPrefix(b.Name, last) {
+			c.words = append(c.words, [2]string{b.Name, b.Summary})
+		}
+	}
+	if len(c.words) == 0 {
+		c.kind = ofFiles
+	}
+	return c
 }
 
 func wordsOf(names []string) (words [][2]string) {

@@ -10,15 +10,17 @@ import (
 	"testing"
 
 	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/ctl/script"
 )
 
-// TestDocsAreUpToDate compares docs/cli.md, docs/services.md and the man pages
-// with the tables of commands, flags and fields. What stands between two markers
-// is generated, and -update writes it anew; the rest is written by hand.
+// TestDocsAreUpToDate compares pages of docs and the man pages with the tables
+// of commands, flags, fields and functions of scripts. What stands between two
+// markers is generated, and -update writes it anew; the rest is written by hand.
 func TestDocsAreUpToDate(t *testing.T) {
 	for file, generated := range map[string]map[string]string{
 		"cli.md":               {"commands": commandDocs(), "flags": flagDocs()},
 		"services.md":          fieldDocs(),
+		"scripting.md":         {"functions": script.Reference(), "builtin": builtinDocs()},
 		"man/zinit.1":          {"commands": commandPages(), "flags": flagPage(globalUsages)},
 		"man/zinit-services.5": fieldPages(),
 		"man/zinit-server.8":   {"flags": programFlags(t, "zinit-server")},
@@ -207,6 +209,16 @@ func flagDocs() string {
 	var flags strings.Builder
 	globalUsages(&flags)
 	return "\n```\n" + flags.String() + "```\n\n"
+}
+
+// builtinDocs lists the scripts that are built in.
+func builtinDocs() string {
+	var b strings.Builder
+	b.WriteString("\n| script | |\n|---|---|\n")
+	for _, s := range script.Builtins() {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", strings.TrimSpace(s.Name+" "+s.Usage), s.Summary)
+	}
+	return b.String() + "\n"
 }
 
 // asMarkdown keeps what would be markup as it is.

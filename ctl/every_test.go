@@ -56,6 +56,7 @@ var everyCommand = map[string]struct {
 	"reboot":         {args: "", slow: true},
 	"upgrade":        {args: "", slow: true},
 	"tui":            {args: "", local: true}, // looks for a terminal first
+	"script":         {args: "--builtin", local: true, prints: true},
 	"debug-procs":    {args: "%"},
 	"debug-state":    {args: ""},
 	"completion":     {args: "bash", local: true, prints: true},

@@ -27,6 +27,7 @@ import (
 	"github.com/threefoldtech/zinit/common/paths"
 	"github.com/threefoldtech/zinit/common/spec"
 	"github.com/threefoldtech/zinit/common/version"
+	"github.com/threefoldtech/zinit/ctl/script"
 	"github.com/threefoldtech/zinit/ipc"
 	"github.com/threefoldtech/zinit/ipc/client"
 )
@@ -148,6 +149,7 @@ func (a *app) dispatch(args []string) error {
 	}
 	own, all := newFlagSet(), newFlagSet()
 	do := cmd.setup(own)
+	all.SetInterspersed(!cmd.passes)
 	a.globals(all)
 	all.AddFlagSet(own)
 	if err := parse(all, args[words:]); err != nil {
@@ -304,6 +306,7 @@ func (a *app) explain(err error) (kind ipc.ErrorKind, message, hint string, code
 	message = err.Error()
 	var (
 		usage       *usageError
+		scripted    *script.Error
 		refused     *ipc.Error
 		unreachable *client.Unreachable
 		noSocket    *noSocketError
@@ -311,6 +314,11 @@ func (a *app) explain(err error) (kind ipc.ErrorKind, message, hint string, code
 	switch {
 	case errors.As(err, &usage):
 		return ipc.ErrInvalid, message, "", exitUsage
+	case errors.As(err, &scripted):
+		kind, message, hint, code = a.explain(scripted.Err)
+		return kind, scripted.At(message), hint, code
+	case errors.Is(err, script.ErrInterrupted):
+		return ipc.ErrFailed, message, "", exitInterrupted
 	case errors.As(err, &refused):
 		if refused.Nearest != "" && !strings.Contains(message, "did you mean") {
 			message += fmt.Sprintf("; did you mean %s?", refused.Nearest)
