@@ -23,14 +23,16 @@ const (
 	lowWater = 64 << 10
 	// writeChunk is about how many bytes go into one sendmsg.
 	writeChunk = 128 << 10
+	// holdMost is how many bytes Hold collects: the peer is to begin soon.
+	holdMost = 16 << 10
 )
 
 // ErrOverflow is returned by Send when the peer does not read and the queue is
 // full. The connection is closed then.
 var ErrOverflow = errors.New("peer does not read its messages: disconnected")
 
-// Conn is one end of a link. Read belongs to one goroutine; Send, WaitDrained
-// and Close may be called from any.
+// Conn is one end of a link. Read belongs to one goroutine; Send, Hold,
+// Release, WaitDrained and Close may be called from any.
 type Conn struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -52,6 +54,7 @@ type Conn struct {
 	mu      sync.Mutex
 	cond    *sync.Cond // signalled when any of the following changes
 	queue   []byte     // empty while nothing has to wait: Send writes by itself
+	held    bool       // between Hold and Release
 	marks   []mark
 	sending int  // bytes that the writer has taken and not yet written
 	started bool // the writer goroutine runs
@@ -271,6 +274,13 @@ func (c *Conn) Send(kind Kind, body any, fds ...int) error {
 	if err != nil {
 		return err
 	}
+	if c.held && len(fds) == 0 {
+		c.queue = q
+		if len(q) >= holdMost {
+			c.pushLocked()
+		}
+		return nil
+	}
 	if off == 0 && c.sending == 0 {
 		// Nothing is before it. The writer would be a switch of threads away.
 		n := c.sendNow(q, fds)
@@ -291,6 +301,11 @@ func (c *Conn) Send(kind Kind, body any, fds ...int) error {
 	if len(dups) > 0 {
 		c.marks = append(c.marks, mark{Off: off, Fds: dups})
 	}
+	return c.queuedLocked()
+}
+
+// queuedLocked has the writer write what was queued.
+func (c *Conn) queuedLocked() error {
 	if len(c.queue) > maxQueue {
 		c.closeLocked(ErrOverflow)
 		return ErrOverflow
@@ -301,6 +316,37 @@ func (c *Conn) Send(kind Kind, body any, fds ...int) error {
 	}
 	c.cond.Broadcast()
 	return nil
+}
+
+// Hold collects messages without descriptors until Release, or until they are
+// many: one call of the kernel then serves all of them at either end.
+func (c *Conn) Hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = true
+}
+
+// Release writes or queues what was held.
+func (c *Conn) Release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = false
+	c.pushLocked()
+}
+
+func (c *Conn) pushLocked() {
+	if len(c.queue) == 0 || c.err != nil {
+		return
+	}
+	if c.sending == 0 && len(c.marks) == 0 {
+		n := c.sendNow(c.queue, nil)
+		if n == len(c.queue) {
+			c.queue = reuse(c.queue)
+			return
+		}
+		c.queue = c.queue[:copy(c.queue, c.queue[n:])]
+	}
+	c.queuedLocked()
 }
 
 // WaitDrained blocks until little is waiting to be written, so that a stream
@@ -314,10 +360,11 @@ func (c *Conn) WaitDrained() error {
 	return c.err
 }
 
-// Flush blocks until all that was sent is with the kernel.
+// Flush blocks until all that was sent is with the kernel, held or not.
 func (c *Conn) Flush() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.pushLocked()
 	for c.err == nil && len(c.queue)+c.sending > 0 {
 		c.cond.Wait()
 	}

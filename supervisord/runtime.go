@@ -172,14 +172,14 @@ func (s *server) watchOver() {
 		return
 	}
 	s.watch.file = os.NewFile(uintptr(fd), "inotify")
-	go s.watch.readLoop(s.inbox, s.mend)
+	go s.watch.readLoop(s.watch.file, s.inbox, s.mend)
 	s.mend()
 }
 
-func (w *watcher) readLoop(inbox chan<- any, mend func()) {
+func (w *watcher) readLoop(file *os.File, inbox chan<- any, mend func()) {
 	var b [4096]byte
 	for {
-		n, err := w.file.Read(b[:])
+		n, err := file.Read(b[:])
 		if err != nil {
 			return
 		}
@@ -202,6 +202,15 @@ func ownDoing(events []byte) bool {
 		events = events[unix.SizeofInotifyEvent+int(size):]
 	}
 	return true
+}
+
+// close lets go of it when zinit is about to end: the kernel takes tens of
+// milliseconds to, which the end would wait for.
+func (w *watcher) close() {
+	if w.file != nil {
+		go w.file.Close()
+		w.file = nil
+	}
 }
 
 // look watches the file that has this name now, which may be watched already.

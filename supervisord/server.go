@@ -282,11 +282,12 @@ func (s *server) run() error {
 		}
 		s.save()
 		s.act()
+		s.keeper.conn.Release()
 	}
 }
 
 // takeAll waits for a message and handles all that are there, or as many as
-// are fair.
+// are fair. What is said to pid1 from then on goes out at the end of the turn.
 func (s *server) takeAll() error {
 	if events := s.events; len(events) > 0 {
 		s.events = nil
@@ -306,6 +307,7 @@ func (s *server) takeAll() error {
 			s.listenToAll()
 		}
 	}
+	s.keeper.conn.Hold()
 	for range 256 {
 		select {
 		case m := <-s.inbox:
@@ -447,6 +449,9 @@ func (s *server) act() {
 		s.perform(a)
 	}
 	s.needHelpers()
+	if s.core.ShuttingDown() {
+		s.watch.close()
+	}
 	if s.halting != nil && len(s.helperRuns) == 0 {
 		s.halt(*s.halting)
 		s.halting = nil
