@@ -172,6 +172,25 @@ serverurl=unix://%[2]s
 			return []string{"pebble", "run"}
 		},
 		status: func(_ *peerRun, service string) []string { return []string{"pebble", "services", service} }},
+	{name: "process-compose", stop: unix.SIGTERM, chains: true, needs: []string{"process-compose"},
+		lay: func(r *peerRun) []string {
+			var plan strings.Builder
+			plan.WriteString("version: \"0.5\"\nprocesses:\n")
+			for i := range r.services {
+				fmt.Fprintf(&plan, "  s%d:\n    entrypoint: [%s]\n    availability: {restart: always, backoff_seconds: 1}\n", i, strings.ReplaceAll(r.command(i), " ", ", "))
+				if r.print != nil {
+					fmt.Fprintf(&plan, "    log_location: %s\n", r.path("out"))
+				}
+				if r.chain && i > 0 {
+					fmt.Fprintf(&plan, "    depends_on: {s%d: {condition: process_started}}\n", i-1)
+				}
+			}
+			r.write("plan.yaml", plan.String())
+			return []string{"process-compose", "up", "--tui=false", "--config", r.path("plan.yaml"), "--disable-dotenv", "--log-file", r.path("log"), "--unix-socket", r.socket()}
+		},
+		status: func(r *peerRun, service string) []string {
+			return []string{"process-compose", "--log-file", r.path("log2"), "--unix-socket", r.socket(), "process", "get", service}
+		}},
 }
 
 func (r *peerRun) path(name string) string { return filepath.Join(r.dir, name) }
@@ -357,13 +376,15 @@ func BenchmarkPeers(b *testing.B) {
 			}
 		}
 	}
+	const chain = "boot of a chain of 100, ms"
 	for range peerRounds {
 		for _, p := range t.peers {
-			if p.chains {
-				r := s.startPeer(b, p, 100, func(r *peerRun) { r.chain = true })
-				t.add("boot of a chain of 100, ms", p, r.boot(100))
-				r.end()
+			if before, _ := t.median(chain, p); !p.chains || before > 10_000 {
+				continue // seconds do not have to be measured twice
 			}
+			r := s.startPeer(b, p, 100, func(r *peerRun) { r.chain = true })
+			t.add(chain, p, r.boot(100))
+			r.end()
 		}
 	}
 	s.peersRestart(b, t)
