@@ -117,6 +117,13 @@ func (c *Conn) Peer() (*unix.Ucred, error) {
 	return cred, nil
 }
 
+// Fd returns the number of the socket, -1 when it is closed.
+func (c *Conn) Fd() int {
+	n := -1
+	c.raw.Control(func(fd uintptr) { n = int(fd) })
+	return n
+}
+
 // Read returns the next frame. io.EOF means that the peer closed the
 // connection between two frames; every other error is final as well.
 func (c *Conn) Read() (f Frame, err error) {

@@ -16,7 +16,7 @@ const (
 	recheckMax = time.Second
 	// fdsAtOnce is how many stored descriptors are on their way to a new
 	// supervisor at a time: each may be duplicated while it travels.
-	fdsAtOnce = spareFds / 2
+	fdsAtOnce = 32
 )
 
 // Variables so that tests need not wait.

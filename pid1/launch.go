@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/fdlimit"
 	"github.com/threefoldtech/zinit/ipc"
 )
 
@@ -205,18 +206,6 @@ func newJob(sp ipc.Spawn, store fdStore, null int) (j *job, err error) {
 	return j, nil
 }
 
-// spareFds is how many descriptors are left for pid1's own work when no more
-// are to be had for pipes: without, no supervisor could be started any more that
-// lets go of some.
-const spareFds = 64
-
-// short says whether descriptors are running out. The kernel gives the lowest
-// number that is free, so a new one tells how many are taken.
-func short(fd int) bool {
-	var l unix.Rlimit
-	return unix.Getrlimit(unix.RLIMIT_NOFILE, &l) == nil && uint64(fd)+min(spareFds, l.Cur/4) >= l.Cur
-}
-
 // makePipes makes the pipes of the child: no sooner than it is forked, because
 // each fork copies the table of descriptors.
 func (j *job) makePipes() error {
@@ -227,7 +216,7 @@ func (j *job) makePipes() error {
 		}
 		j.give(p.Fd, ends[1])
 		j.pipes = append(j.pipes, namedFd{p.Name, ends[0]})
-		if short(max(ends[0], ends[1])) {
+		if max(ends[0], ends[1]) >= fdlimit.Pipes() {
 			return unix.EMFILE
 		}
 		// Each end has its own file description, so the child's stays blocking.

@@ -21,6 +21,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/fdlimit"
 	"github.com/threefoldtech/zinit/common/spec"
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ipc"
@@ -104,10 +105,18 @@ func (s *server) acceptLoop(l *ipc.Listener) {
 		if err != nil {
 			return
 		}
-		if clients.Add(1) > maxClients {
+		most := min(maxClients, fdlimit.Clients())
+		if clients.Add(1) > int64(most) {
 			clients.Add(-1)
-			go refuse(c, ipc.Errorf(ipc.ErrUnavailable, "zinit-server has %d clients, the most it serves at a time", maxClients))
+			e := ipc.Errorf(ipc.ErrUnavailable, "zinit-server has %d clients, the most it serves at a time", most)
+			if most < maxClients {
+				e.Message += ": for more, start zinit with a higher limit on open files (ulimit -n)"
+			}
+			go refuse(c, e)
 			continue
+		}
+		if c.Fd() >= fdlimit.Segments() {
+			s.logs.Yield()
 		}
 		go func() {
 			defer clients.Add(-1)

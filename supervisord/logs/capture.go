@@ -271,6 +271,16 @@ func (c *Capture) Mend() (deleted bool) {
 	return deleted
 }
 
+// Yield closes all files but log files. Those that are needed are opened again
+// when something is printed.
+func (c *Capture) Yield() {
+	c.do(func() {
+		for _, s := range c.services {
+			s.closeFiles()
+		}
+	})
+}
+
 // Services returns the names that are configured or have lines, sorted.
 func (c *Capture) Services() []string {
 	c.mu.Lock()

@@ -184,7 +184,7 @@ func helperNoGrow(args []string) {
 }
 
 // With fewer descriptors than files the services that wrote least recently
-// give up theirs.
+// give up theirs, and something is left for others.
 func TestFewDescriptors(t *testing.T) {
 	run(t, helper(t, "nofiles "+t.TempDir()))
 }
@@ -207,6 +207,17 @@ func helperNoFiles(args []string) {
 		for i := range services {
 			w.lines(name(i), round, round+1)
 			w.Drain(uint64(i + 1))
+		}
+		free, err := unix.Dup(0)
+		must(err)
+		must(unix.Close(free))
+		if round == 1 {
+			w.Yield()
+			if free, err = unix.Dup(0); free > dup+1 {
+				err = fmt.Errorf("descriptor %d is the next, before it was %d", free, dup)
+			}
+			must(err)
+			must(unix.Close(free))
 		}
 	}
 	must(unix.Setrlimit(unix.RLIMIT_NOFILE, &old))

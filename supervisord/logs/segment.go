@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/threefoldtech/zinit/common/failpoint"
+	"github.com/threefoldtech/zinit/common/fdlimit"
 )
 
 // service is the chain of segments of one service. What an interrupted writer
@@ -356,6 +357,11 @@ func (c *Capture) openFiles(s *service, number uint32) (data, index int, err err
 	if index, err = unix.Open(c.path(s, number, "idx"), flags, 0o600); err != nil {
 		unix.Close(data)
 		return -1, -1, err
+	}
+	if max(data, index) >= fdlimit.Segments() {
+		unix.Close(data)
+		unix.Close(index)
+		return -1, -1, unix.EMFILE
 	}
 	return data, index, nil
 }
