@@ -20,11 +20,11 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/threads"
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ipc"
 )
@@ -51,6 +51,11 @@ const (
 	// the least heap of the runtime, 4 MiB.
 	startGC = 400
 )
+
+// warm is how many threads pid1 may need at the same time. Beside spawns and what
+// runs there are the keeper, the log, the start of a supervisor and the question
+// to a successor that may be in a system call.
+const warm = atOnce + procs + 4
 
 // options are how pid1 was started.
 type options struct {
@@ -119,7 +124,7 @@ func main() {
 	if !before {
 		k.startSupervisor()
 	}
-	warmUp() // while the supervisor comes up
+	threads.Warm(warm) // while the supervisor comes up
 	k.loop()
 }
 
@@ -204,28 +209,4 @@ func closeOnExecAll() {
 			unix.CloseOnExec(fd)
 		}
 	}
-}
-
-// warmUp makes the runtime start the threads that pid1 may need at the same
-// time. They stay. A Go program that needs a thread and gets none aborts, and
-// later, at a limit on processes, there may be none. Beside spawns and what runs
-// there are the keeper, the log, the start of a supervisor and the question to a
-// successor that may be in a system call.
-func warmUp() {
-	var ready, done sync.WaitGroup
-	release := make(chan struct{})
-	for range atOnce + procs + 4 {
-		ready.Add(1)
-		done.Add(1)
-		go func() {
-			defer done.Done()
-			runtime.LockOSThread()
-			ready.Done()
-			<-release
-			runtime.UnlockOSThread()
-		}()
-	}
-	ready.Wait()
-	close(release)
-	done.Wait()
 }

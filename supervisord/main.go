@@ -34,6 +34,7 @@ import (
 	"os/signal"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -44,6 +45,7 @@ import (
 	"github.com/threefoldtech/zinit/common/logx"
 	"github.com/threefoldtech/zinit/common/paths"
 	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/common/threads"
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ipc"
 )
@@ -231,8 +233,20 @@ const (
 	startGC = 400
 )
 
+const (
+	// procs is how many threads run Go at the same time, where there are as many
+	// processors.
+	procs = 4
+	// warm is how many threads may be needed at the same time: those, the loop, the
+	// capture, who hears notify sockets and who keeps incidents, spawns that are
+	// prepared, and some who write log files and answer clients.
+	warm = procs + 4 + maxPrepared + 12
+)
+
 // supervise runs until zinit ends or pid1 is gone.
 func supervise(o options, link string, log *slog.Logger) error {
+	// More would help nobody, and be threads that have to be there beforehand.
+	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), procs))
 	// A start allocates much, once. Then the heap is small and mostly idle:
 	// collecting it a little more often costs less than what it would grow to.
 	debug.SetGCPercent(startGC)
@@ -262,6 +276,7 @@ func supervise(o options, link string, log *slog.Logger) error {
 		k.giveUp(1, err)
 		os.Exit(1)
 	}
+	go threads.Warm(warm)
 	go forwardSignals(s.inbox)
 	if o.attachLogs {
 		since := s.started

@@ -135,6 +135,10 @@ type prepared struct {
 	taken  holder // of a port that the service needs
 }
 
+// maxPrepared bounds the orders that are made at the same time, and with them
+// the threads that a slow file system can hold.
+const maxPrepared = 8
+
 // prepare makes the order for pid1. What may block on a file system, reading
 // environment files, secrets and the user database, is done beside the loop, as
 // is making a cgroup, which takes the kernel a while. The core sends no signal
@@ -149,7 +153,12 @@ func (s *server) prepare(a core.Spawn) {
 		b.listeners, b.deaf = s.passed(a.Service.Name)
 	}
 	if b.mayBlock() {
-		go func() { s.inbox <- b.build() }()
+		go func() {
+			s.preparing <- struct{}{}
+			p := b.build()
+			<-s.preparing
+			s.inbox <- p
+		}()
 		return
 	}
 	if s.cgroups != nil {

@@ -44,6 +44,7 @@ type server struct {
 	noCgroups error
 	inbox     chan any
 	timer     *time.Timer
+	preparing chan struct{} // a place for each order that is being made
 
 	services map[string]*spec.Service
 	// ownProxies are those of files of their own, proxies all; listeners are
@@ -112,7 +113,7 @@ const mainService = "main"
 func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	s := &server{
 		opts: o, keeper: k, log: log, started: time.Now(),
-		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour),
+		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour), preparing: make(chan struct{}, maxPrepared),
 		history: &history{}, waiters: map[*waiter]bool{}, pipes: map[logEnd]string{},
 		ended: &logEnds{more: make(chan struct{}, 1)}, helperRuns: map[ipc.RunID]bool{}, unmet: map[string]bool{},
 		ownProxies: map[string]*spec.Proxy{}, listeners: map[spec.Address]int{}, deaf: map[spec.Address]string{},
