@@ -14,7 +14,7 @@ MANPAGES := $(notdir $(wildcard docs/man/*))
 DEST     := $(DESTDIR)$(PREFIX)
 COMPLETION := bash=bash-completion/completions/zinit zsh=zsh/site-functions/_zinit fish=fish/vendor_completions.d/zinit.fish
 
-.PHONY: build run play-tui test lint bench bench-peers storm compare-init compare-proxies fuzz install uninstall clean help
+.PHONY: build run play-tui test lint bench bench-peers storm compare-init compare-proxies fuzz install uninstall pictures clean help
 
 build: ## build the programs into bin/
 	@mkdir -p bin
@@ -67,6 +67,9 @@ uninstall: ## remove what install has installed; services, logs and state stay
 	for m in $(MANPAGES); do rm -f $(DEST)/share/man/man$${m##*.}/$$m; done
 	for s in $(COMPLETION); do rm -f $(DEST)/share/$${s#*=}; done
 	rm -f $(DEST)/lib/systemd/system/zinit.service
+
+pictures: ## draw the pictures of the docs anew, from a real zinit
+	$(GO) test ./ctl -count=1 -run PicturesOfDocs -update
 
 clean: ## remove what was built
 	rm -rf bin

@@ -240,7 +240,7 @@ func (b *bootReport) svg() string {
 	p := newSVG(left+bars+side+pageMargin, bottom+64, "boot")
 	p.text(pageMargin, pageMargin+10, "title", fmt.Sprintf("Boot: %s in %s", count(len(b.boot), "service", "services"), milliseconds(b.total)))
 	if b.Started != nil {
-		p.text(pageMargin, pageMargin+30, "small", b.Started.String())
+		p.text(pageMargin, pageMargin+30, "small", time.Time(*b.Started).UTC().Format("2006-01-02 15:04:05 UTC"))
 	}
 	total := max(b.total, 0.001)
 	x := func(ms float64) float64 { return left + ms/total*bars }

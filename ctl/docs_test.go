@@ -135,6 +135,35 @@ func TestCommandsInDocsAreAccepted(t *testing.T) {
 	}
 }
 
+// TestLinksInDocsLeadSomewhere looks for the files behind links and pictures, and
+// for a link to each page in the README.
+func TestLinksInDocsLeadSomewhere(t *testing.T) {
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+	linked := map[string]bool{}
+	for _, file := range append(files, "../README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			target := filepath.Join(filepath.Dir(file), m[1])
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s links to %s, which is not there", file, m[1])
+			}
+			linked[target] = linked[target] || file == "../README.md"
+		}
+	}
+	for _, file := range files {
+		if !linked[file] {
+			t.Errorf("the README has no link to %s", file)
+		}
+	}
+}
+
 var (
 	quoted = regexp.MustCompile(`'[^']*'|"[^"]*"`)
 	// shellWord ends the words of a command.

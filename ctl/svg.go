@@ -40,7 +40,7 @@ func newSVG(width, height float64, title string) *svg {
 	s := &svg{}
 	s.printf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" width="%.0f" height="%.0f" role="img">`, width, height, width, height)
 	s.printf("<title>%s</title><style>%s\n</style>", escapeXML(title), svgStyle)
-	s.printf(`<defs><marker id="arrow" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8" orient="auto-start-reverse">` +
+	s.printf(`<defs><marker id="arrow" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="10" markerHeight="10" markerUnits="userSpaceOnUse" orient="auto-start-reverse">` +
 		`<path d="M0,1 L8,4 L0,7 z" fill="#616e7c"/></marker></defs>`)
 	return s
 }
