@@ -70,7 +70,7 @@ var peers = []*peer{
 		}
 		return []string{r.s.floor, "supervise", strconv.Itoa(r.services), r.s.service, r.fifoPath()}
 	}},
-	{name: "zinit", stop: unix.SIGTERM, chains: true, version: []string{"zinit", "version"},
+	{name: "zinit", stop: unix.SIGTERM, chains: true, version: []string{"zinit", "--version"},
 		lay: func(r *peerRun) []string {
 			r.each(func(i int, command string) (string, string) {
 				text := fmt.Sprintf("[service]\nexec = %q\n[lifecycle]\nrestart = \"always\"\nrestart_delay_ms = 0\n", command)
