@@ -3,9 +3,9 @@ package main
 import "golang.org/x/sys/unix"
 
 const (
-	// pipeSize is what a pipe is asked to hold, in bytes: fewer turns for each
-	// gigabyte. An ordinary user beyond a limit gets smaller ones (pipe(7)).
-	pipeSize = 256 << 10
+	// pipeSize is what a pipe holds, in bytes, as much as an ordinary user may
+	// have: a quarter of it costs half as much time again for each gigabyte.
+	pipeSize = 1 << 20
 	// maxSpare bounds the pipes that are kept for later.
 	maxSpare = 64
 )
@@ -20,7 +20,9 @@ var noPipe = pipe{-1, -1}
 // pipes are empty pipes for use.
 type pipes []pipe
 
-// get says false where there are no descriptors for one.
+// get says false where there are no descriptors for one, or no memory: all
+// pipes of an ordinary user together are limited, and one beyond that holds two
+// pages (pipe(7)), which is slower than copying.
 func (p *pipes) get(to *pipe) bool {
 	if n := len(*p); n > 0 {
 		*to, *p = (*p)[n-1], (*p)[:n-1]
@@ -30,8 +32,12 @@ func (p *pipes) get(to *pipe) bool {
 	if unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC) != nil {
 		return false
 	}
-	unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize) // smaller is slower and works
-	*to = pipe{fds[0], fds[1]}
+	got := pipe{fds[0], fds[1]}
+	if _, err := unix.FcntlInt(uintptr(got.w), unix.F_SETPIPE_SZ, pipeSize); err != nil {
+		got.close()
+		return false
+	}
+	*to = got
 	return true
 }
 
