@@ -160,6 +160,85 @@ func TestNoClientIsLostAtAnIdleStop(t *testing.T) {
 	})
 }
 
+// TestReloadsAtAnIdleStopLoseNobody changes a proxy over and over while clients
+// come when an idle stop is due.
+func TestReloadsAtAnIdleStopLoseNobody(t *testing.T) {
+	l := newLive(t)
+	dir := l.echoService("echo", "idle_timeout = 1")
+	l.up()
+	file := filepath.Join(l.services, "echo.toml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(l.ctx)
+	var changes sync.WaitGroup
+	changes.Go(func() {
+		for n := 0; ctx.Err() == nil; n++ {
+			changed := fmt.Sprintf("%s\nconnect_timeout = %d\n", text, 40+n%2)
+			if err := os.WriteFile(file, []byte(changed), 0o644); err != nil {
+				t.Error(err)
+			}
+			if _, err := l.client.Reload(l.ctx, false); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	addresses := l.proxy("echo").Listen
+	for range 4 {
+		if err := ask(addresses[0]); err != nil {
+			t.Error(err)
+		}
+		due := time.Now().Add(time.Second)
+		var clients sync.WaitGroup
+		for n := range 20 {
+			clients.Go(func() {
+				time.Sleep(time.Until(due.Add(time.Duration(n*n) * 100 * time.Microsecond)))
+				if err := ask(addresses[n%2]); err != nil {
+					t.Errorf("a client %v after the idle stop was due: %v", time.Since(due), err)
+				}
+			})
+		}
+		clients.Wait()
+	}
+	l.settled("idle, it is stopped all the same", func(all map[string]ipc.Service) error {
+		if s := all["echo"].State; s != ipc.StateExited {
+			return fmt.Errorf("it is %s", s)
+		}
+		return nil
+	})
+	cancel()
+	changes.Wait()
+	t.Logf("%d starts", runs(dir))
+}
+
+func TestSecondClientOfASingleConnection(t *testing.T) {
+	l := newLive(t)
+	l.echoService("echo", "single_connection = true")
+	l.up()
+	addresses := l.proxy("echo").Listen
+	first, err := dialProxy(addresses[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(first)
+	for _, address := range addresses {
+		if err := say(first, lines); err != nil {
+			t.Fatal(err)
+		}
+		if err := ask(address); err == nil {
+			t.Errorf("a second client is served at %s", address)
+		}
+	}
+	if p := l.proxy("echo"); p.ConnectionsActive != 1 || p.ConnectionsTotal != 3 || p.ConnectionsFailed != 2 || !strings.Contains(p.LastError, "a second client") {
+		t.Errorf("got %+v", p)
+	}
+	first.Close()
+	if err := eventually(patience, func() error { return ask(addresses[1]) }); err != nil {
+		t.Error("the next one:", err)
+	}
+}
+
 // hammer asks an address again and again until it is told to stop, and counts
 // the answers. bad says of an error that it should not have happened.
 func hammer(t *testing.T, address string, bad func(error) bool) (answers *atomic.Int64, stop func()) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 
@@ -145,19 +146,20 @@ func resolve(ctx context.Context, target string, tried int) (*address, error) {
 	if err != nil {
 		return nil, err
 	}
+	host, name, _ := strings.Cut(host, "%")
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return nil, err
 	}
-	ip, zone := ips[tried%len(ips)], uint32(0)
-	if name := ip.Zone(); name != "" {
+	zone := uint32(0)
+	if name != "" {
 		i, err := net.InterfaceByName(name)
 		if err != nil {
 			return nil, fmt.Errorf("there is no interface %s", name)
 		}
 		zone = uint32(i.Index)
 	}
-	return tcpAddress(netip.AddrPortFrom(ip, uint16(number)), zone), nil
+	return tcpAddress(netip.AddrPortFrom(ips[tried%len(ips)], uint16(number)), zone), nil
 }
 
 func (c *conn) connect(a *address) {

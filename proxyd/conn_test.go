@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/threefoldtech/zinit/ipc"
 )
 
@@ -325,6 +327,8 @@ func TestClientOfABackendThatNeverAnswersIsClosed(t *testing.T) {
 	for name, address := range map[string]ipc.Address{
 		"nobody listens": {Network: "unix", Address: "/nonexistent/zinit-test"},
 		"no such name":   {Network: "tcp", Address: "no-such-host.invalid:1"},
+		"full tcp":       full(t, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
+		"full unix":      full(t, &unix.SockaddrUnix{Name: anyAddress(t, "unix")}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := try(t, address, []string{"unix"}, func(s *ipc.Proxy) { s.ConnectTimeout = 30e6 })
@@ -338,10 +342,71 @@ func TestClientOfABackendThatNeverAnswersIsClosed(t *testing.T) {
 	}
 }
 
+// full is the address of a server that accepts nobody, and whose backlog is full.
+func full(t *testing.T, at unix.Sockaddr) ipc.Address {
+	t.Helper()
+	family := unix.AF_INET
+	if _, ok := at.(*unix.SockaddrUnix); ok {
+		family = unix.AF_UNIX
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		t.Cleanup(func() { unix.Close(fd) })
+		if err = unix.Bind(fd, at); err == nil {
+			err = unix.Listen(fd, 0)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at, err = unix.Getsockname(fd); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		c, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(c) })
+		err = unix.Connect(c, at)
+		if err == unix.EINPROGRESS { // over the loopback interface, the time for an answer is none
+			poll := []unix.PollFd{{Fd: int32(c), Events: unix.POLLOUT}}
+			if n, _ := unix.Poll(poll, 50); n > 0 {
+				err = nil
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	if u, ok := at.(*unix.SockaddrUnix); ok {
+		return ipc.Address{Network: "unix", Address: u.Name}
+	}
+	return ipc.Address{Network: "tcp", Address: fmt.Sprint("127.0.0.1:", at.(*unix.SockaddrInet4).Port)}
+}
+
 func TestNamesAreLookedUp(t *testing.T) {
-	b := serve(t, "tcp", echo)
-	_, port, _ := net.SplitHostPort(b.Address)
-	tr := try(t, ipc.Address{Network: "tcp", Address: "localhost:" + port}, []string{"tcp"}, nil)
-	tr.gate(ipc.Gate{State: ipc.GateOpen})
-	answers(t, tr.dial(0), "hello")
+	for host, network := range map[string]string{"localhost": "tcp4", "[::1%lo]": "tcp6"} {
+		_, port, _ := net.SplitHostPort(serve(t, network, echo).Address)
+		tr := try(t, ipc.Address{Network: "tcp", Address: host + ":" + port}, []string{"tcp"}, nil)
+		tr.gate(ipc.Gate{State: ipc.GateOpen})
+		answers(t, tr.dial(0), "hello")
+	}
+}
+
+func TestClientsThatLeaveBeforeTheyAreAccepted(t *testing.T) {
+	for _, network := range networks {
+		tr := try(t, serve(t, network, echo), []string{network}, nil)
+		for range 20 {
+			c := tr.dial(0)
+			c.Write([]byte("hello"))
+			if tcp, ok := c.(*net.TCPConn); ok {
+				tcp.SetLinger(0)
+			}
+			c.Close()
+		}
+		tr.gate(ipc.Gate{State: ipc.GateOpen})
+		answers(t, tr.dial(0), "hello")
+		tr.until("only the last is there", func() bool { return len(tr.proxy.conns) == 1 })
+	}
 }

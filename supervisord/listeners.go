@@ -51,6 +51,7 @@ func listenTCP(ctx context.Context, address string) (fd int, err error) {
 		return -1, fmt.Errorf("cannot listen on %s: %w", address, err)
 	}
 	ip, only6 := netip.IPv6Unspecified(), 0 // no host: both families
+	host, name, _ := strings.Cut(host, "%")
 	var zone uint32
 	if host != "" {
 		ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
@@ -58,13 +59,13 @@ func listenTCP(ctx context.Context, address string) (fd int, err error) {
 			return -1, fmt.Errorf("cannot listen on %s: %w", address, err)
 		}
 		ip, only6 = ips[0].Unmap(), 1
-		if ip.Zone() != "" {
-			i, err := net.InterfaceByName(ip.Zone())
-			if err != nil {
-				return -1, fmt.Errorf("cannot listen on %s: there is no interface %s", address, ip.Zone())
-			}
-			zone = uint32(i.Index)
+	}
+	if name != "" {
+		i, err := net.InterfaceByName(name)
+		if err != nil {
+			return -1, fmt.Errorf("cannot listen on %s: there is no interface %s", address, name)
 		}
+		zone = uint32(i.Index)
 	}
 	family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port, Addr: ip.As16(), ZoneId: zone})
 	if ip.Is4() {

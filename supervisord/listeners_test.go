@@ -28,6 +28,7 @@ func TestWhyAnAddressCannotBeHad(t *testing.T) {
 		{"tcp:" + taken.Addr().String(), fmt.Sprintf("is in use by pid %d, ", os.Getpid())},
 		{"tcp:192.0.2.1:4000", "no interface of this machine has that address"},
 		{"tcp:no-such-host.invalid:4000", "no-such-host.invalid"},
+		{"tcp:[fe80::1%nothing]:4000", "there is no interface nothing"},
 		{"unix:" + file, "which is no socket"},
 		{"unix:" + dir + "/missing/socket", "no such file or directory"},
 	} {
