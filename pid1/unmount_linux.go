@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,9 +47,10 @@ func swapsOff(log *logger) {
 	}
 }
 
-// unmountAll unmounts what was mounted last first, again and again while that
-// sets others free, and makes read-only what is still in use, as / is by pid1
-// itself. What boot mounts holds nothing that stays.
+// unmountAll unmounts what was mounted last first, and takes loop devices off
+// their files, again and again while that sets others free, and makes read-only
+// what is still in use, as / is by pid1 itself. What boot mounts holds nothing
+// that stays.
 func unmountAll(log *logger) {
 	kept := []string{"/"}
 	for _, m := range mounts {
@@ -61,6 +63,7 @@ func unmountAll(log *logger) {
 				freed = true
 			}
 		}
+		freed = detachLoops() || freed
 	}
 	for _, m := range slices.Backward(mountPoints()) {
 		if slices.Contains(kept[1:], m.dir) || m.kind == "rootfs" {
@@ -70,6 +73,26 @@ func unmountAll(log *logger) {
 			log.warn("cannot unmount a file system nor make it read-only", "dir", m.dir, "error", err)
 		}
 	}
+}
+
+// detachLoops takes the loop devices that nobody uses any more off their files,
+// which could not be made read-only else. It says whether there was one.
+func detachLoops() (freed bool) {
+	entries, _ := os.ReadDir("/sys/block")
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "loop") || !exists("/sys/block/"+e.Name()+"/loop/backing_file") {
+			continue
+		}
+		fd, err := open("/dev/"+e.Name(), unix.O_RDONLY)
+		if err != nil {
+			continue
+		}
+		// Of one in use this is only noted, to be done later (loop(4)).
+		unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0)
+		unix.Close(fd)
+		freed = freed || !exists("/sys/block/"+e.Name()+"/loop/backing_file")
+	}
+	return freed
 }
 
 // mountPoint is what counts here of a line of mountinfo.
