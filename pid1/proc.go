@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,17 +27,26 @@ func readStat(pid int) (stat, error) {
 	if err != nil {
 		return stat{}, err
 	}
+	var st stat
+	n := 0
 	// The name of the program, in parentheses, may hold anything.
-	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(f) < 20 {
-		return stat{}, fmt.Errorf("cannot read /proc/%d/stat: it has too few fields", pid)
+	for f := range bytes.FieldsSeq(b[bytes.LastIndexByte(b, ')')+1:]) {
+		switch n {
+		case 0:
+			st.zombie = f[0] == 'Z' || f[0] == 'X'
+		case 1:
+			st.ppid, _ = strconv.Atoi(string(f))
+		case 2:
+			st.pgid, _ = strconv.Atoi(string(f))
+		case 3:
+			st.sid, _ = strconv.Atoi(string(f))
+		case 19:
+			st.start, _ = strconv.ParseUint(string(f), 10, 64)
+			return st, nil
+		}
+		n++
 	}
-	st := stat{zombie: f[0] == "Z" || f[0] == "X"}
-	st.ppid, _ = strconv.Atoi(f[1])
-	st.pgid, _ = strconv.Atoi(f[2])
-	st.sid, _ = strconv.Atoi(f[3])
-	st.start, _ = strconv.ParseUint(f[19], 10, 64)
-	return st, nil
+	return stat{}, fmt.Errorf("cannot read /proc/%d/stat: it has too few fields", pid)
 }
 
 // children returns the children of a process that were forked by its first

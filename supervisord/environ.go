@@ -15,8 +15,11 @@ import (
 )
 
 // environment is what every command of a service gets beside its own.
-func (s *server) environment(sp *spec.Service) []string {
-	return append(ownEnviron(), "ZINIT_SERVICE="+sp.Name, "ZINIT_SOCKET="+s.paths.Socket)
+func (s *server) environment(sp *spec.Service) *environ {
+	e := &environ{list: append(make([]string, 0, len(s.base)+8), s.base...)}
+	e.set("ZINIT_SERVICE", sp.Name)
+	e.set("ZINIT_SOCKET", s.paths.Socket)
+	return e
 }
 
 // ownEnviron is the environment of zinit without what is meant for it alone.

@@ -46,7 +46,7 @@ func get(c *client, ctx context.Context, r ipc.Request) (any, error) {
 		return nil, fmt.Errorf("cannot show the configuration of %s: %w", p.Name, err)
 	}
 	if p.Reveal {
-		out.Secrets = secrets(sp, newEnviron(c.s.environment(sp)))
+		out.Secrets = secrets(sp, c.s.environment(sp))
 	}
 	return out, nil
 }

@@ -54,7 +54,7 @@ func (s *server) probeBuilder(service *spec.Service) builder {
 	sp := *service
 	sp.Exec, sp.Ports, sp.Limits, sp.Console = sp.Health.Command, nil, spec.Limits{}, false
 	sp.Lifecycle = spec.Lifecycle{Ready: spec.ReadyExec}
-	return builder{action: core.Spawn{Service: &sp}, base: s.environment(&sp), runtimeDir: s.paths.RuntimeDir}
+	return builder{action: core.Spawn{Service: &sp}, env: s.environment(&sp), runtimeDir: s.paths.RuntimeDir}
 }
 
 // onHealthFrame is what zinit-healthd says.

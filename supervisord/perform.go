@@ -145,7 +145,7 @@ const maxPrepared = 8
 // to a run before it was spawned, so nothing can overtake the order.
 func (s *server) prepare(a core.Spawn) {
 	b := builder{
-		action: a, base: s.environment(a.Service), runtimeDir: s.paths.RuntimeDir,
+		action: a, env: s.environment(a.Service), runtimeDir: s.paths.RuntimeDir,
 		cgroups: s.cgroups, cgroup: s.cgroups.reserve(a),
 		shell: a.Role == core.RoleMain && a.Service.Name == mainService && len(s.keeper.hello.Main) > 0,
 	}
@@ -190,7 +190,7 @@ func (s *server) onPrepared(p prepared) {
 // of the server, so that it may run beside the loop.
 type builder struct {
 	action     core.Spawn
-	base       []string
+	env        *environ // what it has beside its own
 	runtimeDir string
 	cgroups    *cgroups
 	cgroup     string // to be made, "" for none
@@ -228,7 +228,7 @@ func (b builder) build() prepared {
 		}
 	}
 	p.order = ipc.Spawn{Run: ipc.RunID(b.action.Run), Tag: tagOf(sp.Name, b.action.Role), Umask: sp.Umask, Shell: b.shell}
-	env := newEnviron(b.base)
+	env := b.env
 	cred, account, err := lookupUser(sp.User, sp.Group)
 	if err != nil {
 		return fail(err, false)
