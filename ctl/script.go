@@ -26,8 +26,6 @@ func scriptCommand(flags *pflag.FlagSet) func(*app, []string) error {
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
-		// A second Ctrl-C ends the process, whatever the script does.
-		context.AfterFunc(ctx, stop)
 		err := script.Run(ctx, args[0], script.Options{
 			Dial: func(ctx context.Context, socket string) (*client.Client, error) {
 				if socket != "" {

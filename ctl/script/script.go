@@ -68,20 +68,39 @@ func (e *Exit) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
 // Run runs a script: one of those that are built in, a file, all *.star files
 // of a directory, in the order of their names until one fails, or - for
 // standard input. Its error is an *Exit, an *Error at a place in a script, or
-// that of reading one.
+// that of reading one. When the context ends, so does Run, if need be without
+// the script.
 func Run(ctx context.Context, name string, o Options) error {
 	r := &runner{Options: o, ctx: ctx}
-	defer func() {
-		for _, c := range r.clients {
-			c.Close()
-		}
+	ended := make(chan error, 1)
+	go func() {
+		defer r.close()
+		ended <- r.named(name)
 	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	// The interpreter looks for that between two steps, one of which may be to
+	// sort a list of millions.
+	const patience = time.Second
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(patience):
+		return ErrInterrupted
+	}
+}
+
+// named runs what a name stands for.
+func (r *runner) named(name string) error {
 	r.environment()
 	if source, ok := builtinSource(name); ok {
 		return r.run(name, source, nil)
 	}
 	if name == "-" {
-		source, err := read(o.Stdin, "standard input")
+		source, err := read(r.Stdin, "standard input")
 		if err != nil {
 			return err
 		}
@@ -95,6 +114,12 @@ func Run(ctx context.Context, name string, o Options) error {
 		return r.directory(name)
 	}
 	return r.file(name)
+}
+
+func (r *runner) close() {
+	for _, c := range r.clients {
+		c.Close()
+	}
 }
 
 // directory runs the scripts in a directory.

@@ -269,6 +269,7 @@ func TestInterrupted(t *testing.T) {
 	for _, text := range []string{
 		"print('go')\nwhile True: pass",
 		"print('go')\nsleep('1h')",
+		"a = []\nfor i in range(200000): a = [a]\nprint('go')\nstr(a)",
 		"zinit.start('web', timeout = '1h')",
 		"zinit.events(follow = lambda e: True)",
 		"attempt(zinit.wait, 'web', timeout = '1h')\nprint('too far')",
