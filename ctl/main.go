@@ -17,6 +17,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -48,6 +49,9 @@ const (
 const defaultTimeout = 60 * time.Second
 
 func main() {
+	// A command waits for one answer: a second processor would cost more threads
+	// than it saves time.
+	runtime.GOMAXPROCS(1)
 	os.Exit(run(os.Args[1:], here()))
 }
 
