@@ -260,9 +260,9 @@ func TestContainer(t *testing.T) {
 		{"a command that is no program", nil, []string{"/etc"}, 126},
 		{"below another init", []string{"--init"}, []string{"sh", "-c", "test $PPID != 1 && exit 3"}, 3},
 		{
-			"any user, nothing to write to, no new privileges",
+			"any user, nothing to write to, no new privileges: health checks and proxies work as well",
 			[]string{"--user=12345:12345", "--read-only", "--read-only-tmpfs=false", "--security-opt=no-new-privileges"},
-			[]string{"sh", "-c", `zinit wait web && test "$(id -u)" = 12345 && ! touch /x 2>/dev/null && grep -q 'NoNewPrivs:.1' /proc/self/status && exit 3`}, 3,
+			[]string{"sh", "-c", `zinit wait web --for healthy && wget -q -O - http://127.0.0.1:8080/web.toml | grep -q xinet && test "$(id -u)" = 12345 && ! touch /x 2>/dev/null && grep -q 'NoNewPrivs:.1' /proc/self/status && exit 3`}, 3,
 		},
 		{
 			"nothing to write to but /run", []string{"--user=12345:12345", "--read-only"},
@@ -390,31 +390,41 @@ func (p *podman) pod(t *testing.T) {
 	if code := probe("zinit", "is-running", "web"); code != 0 {
 		t.Errorf("the readiness probe exits with %d", code)
 	}
+	if code := probe("wget", "-q", "-O", "-", "http://127.0.0.1:9090/readyz"); code != 0 {
+		t.Errorf("the probe of /readyz exits with %d", code)
+	}
 	p.must(t, "healthcheck", "run", name) // the liveness probe
 	p.must(t, "exec", name, "zinit", "stop", "web")
 	if code := probe("zinit", "is-running", "web"); code != 1 {
 		t.Errorf("the readiness probe exits with %d while web is down, expected 1", code)
 	}
 	p.must(t, "healthcheck", "run", name)
+	// It is for a zinit that does not answer.
+	p.must(t, "exec", name, "sh", "-c", "kill -STOP $(pidof zinit-server)")
+	if r := p.do("healthcheck", "run", name); r.code == 0 {
+		t.Errorf("the liveness probe succeeds while zinit does not answer:\n%s", r.stdout)
+	}
+	p.must(t, "exec", name, "sh", "-c", "kill -CONT $(pidof zinit-server)")
+	p.must(t, "healthcheck", "run", name)
 	if _, code := p.stop(t, name); code != "0" {
 		t.Errorf("the exit code is %s, expected 0", code)
 	}
 }
 
-// What docs/containers.md shows is what is tested here.
-func TestContainerPageShowsTheFiles(t *testing.T) {
-	page, err := os.ReadFile("../docs/containers.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"Dockerfile", "Dockerfile.main", "pod.yaml"} {
+// What the pages on containers and Kubernetes show is what is tested here.
+func TestContainerPagesShowTheFiles(t *testing.T) {
+	for name, doc := range map[string]string{"Dockerfile": "containers.md", "Dockerfile.main": "containers.md", "pod.yaml": "kubernetes.md"} {
+		page, err := os.ReadFile("../docs/" + doc)
+		if err != nil {
+			t.Fatal(err)
+		}
 		file, err := os.ReadFile("../testdata/container/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		text := regexp.MustCompile(`(?m)\A(#.*\n)+`).ReplaceAllString(string(file), "") // what it is
 		if !strings.Contains(string(page), "\n"+text+"```\n") {
-			t.Errorf("docs/containers.md does not show %s as it is:\n%s", name, text)
+			t.Errorf("docs/%s does not show %s as it is:\n%s", doc, name, text)
 		}
 	}
 }
