@@ -95,11 +95,15 @@ func shortTempDir(t *testing.T) string {
 	return dir
 }
 
-// testServer is zinit-server of another version, 9.9.9, and with failpoints.
-const testServer = "zinit-server-test"
+// testServer and testKeeper are zinit-server and zinit-pid1 of another version,
+// 9.9.9, and with failpoints.
+const (
+	testServer = "zinit-server-test"
+	testKeeper = "zinit-pid1-test"
+)
 
-// programs returns a directory with the programs of zinit, testServer, and with
-// svc, the service of the stories, which is this test binary.
+// programs returns a directory with the programs of zinit, those for tests, and
+// with svc, the service of the stories, which is this test binary.
 func programs(t *testing.T, root string) string {
 	bin := filepath.Join(root, "bin")
 	if err := os.Mkdir(bin, 0o755); err != nil {
@@ -109,7 +113,7 @@ func programs(t *testing.T, root string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	programs := map[string]string{"zinit": "ctl", "zinit-server": "supervisord", "zinit-pid1": "pid1", "zinit-healthd": "healthd", "zinit-proxyd": "proxyd", testServer: "supervisord"}
+	programs := map[string]string{"zinit": "ctl", "zinit-server": "supervisord", "zinit-pid1": "pid1", "zinit-healthd": "healthd", "zinit-proxyd": "proxyd", testServer: "supervisord", testKeeper: "pid1"}
 	from := map[string]string{"svc": self}
 	if prebuilt := os.Getenv("ZINIT_TEST_BIN"); prebuilt != "" {
 		for program := range programs {
@@ -123,7 +127,7 @@ func programs(t *testing.T, root string) string {
 				build.Args = append(build.Args[:2:2], append([]string{"-race"}, build.Args[2:]...)...)
 				build.Env = append(os.Environ(), "CGO_ENABLED=1")
 			}
-			if program == testServer {
+			if program == testServer || program == testKeeper {
 				build.Args = append(build.Args[:2:2], append([]string{"-tags", "failpoint",
 					"-ldflags", "-X github.com/threefoldtech/zinit/common/version.Version=9.9.9"}, build.Args[2:]...)...)
 			}

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/ipc"
 )
 
@@ -418,6 +419,7 @@ func (k *keeper) runLaunched(r *run, o outcome) {
 		o.at = min(o.at, r.early.at)
 	}
 	k.table.becomeRunning(r, o.start, o.at)
+	failpoint.Hit("unanswered")
 	k.tellSpawned(r)
 	if end := r.early; end != nil {
 		r.early = nil

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/fdlimit"
 	"github.com/threefoldtech/zinit/ipc"
 )
@@ -118,6 +119,7 @@ func (l *launcher) run(j *job) {
 		l.fail(j, fail)
 		return
 	}
+	failpoint.Hit("forked")
 	if !o.done {
 		l.outcomes <- o
 		// No thread waits here: the descriptor is with the runtime's poller.

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/ipc"
 )
 
@@ -137,6 +138,7 @@ func (k *keeper) settle(ended []*run) {
 		if !k.anyLeft(r) {
 			k.table.becomeEmpty(r)
 		}
+		failpoint.Hit("untold")
 		k.tellExited(r)
 	}
 	for _, r := range k.table.left {
