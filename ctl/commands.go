@@ -62,7 +62,8 @@ Examples:
 			args: "NAME... [--no-wait]",
 			help: `Waits until all are up, and says what happened to each service on the way. What
 is blocked is waited for, up to --timeout, while something is under way that
-could unblock it. Ctrl-C stops waiting, not the work.
+could unblock it. On a terminal a last line shows meanwhile which services are
+under way. Ctrl-C stops waiting, not the work.
 
 Examples:
   zinit start web
@@ -387,8 +388,8 @@ Examples:
 		{
 			name: "shutdown", summary: "stop everything and end zinit", max: 0,
 			help: `Stops all services in the order of their dependencies, and waits until zinit has
-ended. Where zinit is the init of a machine, use poweroff. Ctrl-C stops waiting,
-not the work.
+ended; on a terminal a line shows which are still there. Where zinit is the init
+of a machine, use poweroff. Ctrl-C stops waiting, not the work.
 
 Examples:
   zinit shutdown`,

@@ -21,13 +21,15 @@ import (
 const grace = 5 * time.Second
 
 // askInterruptibly is ask for what goes on when nobody waits for it: Ctrl-C
-// ends the wait, and says so.
+// ends the wait, and says so. A terminal is told what it waits for.
 func (a *app) askInterruptibly(see string, f func(context.Context, *client.Client) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), a.limit()+grace)
 	defer cancel()
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
+	a.progress = a.showProgress(ctx)
 	err := func() error {
+		defer a.progress.end()
 		c, err := a.dial(ctx)
 		if err != nil {
 			return err
@@ -103,8 +105,10 @@ func (a *app) printMoved(m ipc.Moved, transient bool) {
 	if detail != "" {
 		words += ": " + detail
 	}
-	fmt.Fprintf(a.out, "%s %s  %s\n", a.paint(stateStyle(m.To), symbolOf(m.To)), m.Name, clean(words))
-	a.out.Flush()
+	a.progress.above(func() {
+		fmt.Fprintf(a.out, "%s %s  %s\n", a.paint(stateStyle(m.To), symbolOf(m.To)), m.Name, clean(words))
+		a.out.Flush()
+	})
 }
 
 func killCommand(*pflag.FlagSet) func(*app, []string) error {

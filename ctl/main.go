@@ -66,6 +66,9 @@ type app struct {
 	timeout seconds // 0 = not given
 	help    bool
 	version bool
+
+	// progress is that of a command which waits for services.
+	progress *progress
 }
 
 // world is what is outside of the program.
