@@ -27,7 +27,7 @@ func (s *server) each(th *starlark.Thread, function starlark.Callable, timeout s
 	}
 	var last starlark.Value
 	err := func() error {
-		c, err := s.dial(ctx)
+		c, err := s.Dial(ctx, s.socket)
 		if err != nil {
 			return err
 		}

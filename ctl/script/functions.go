@@ -191,11 +191,11 @@ func (s *server) ask(timeout seconds, extra time.Duration, f func(context.Contex
 	defer cancel()
 	err := func() error {
 		if s.client == nil {
-			c, err := s.dial(ctx)
+			c, err := s.Dial(ctx, s.socket)
 			if err != nil {
 				return err
 			}
-			s.client = c
+			s.client, s.clients = c, append(s.clients, c)
 		}
 		return f(ctx, s.client)
 	}()
@@ -203,14 +203,6 @@ func (s *server) ask(timeout seconds, extra time.Duration, f func(context.Contex
 		return ipc.Errorf(ipc.ErrTimeout, "timed out after %v", s.limit(timeout))
 	}
 	return err
-}
-
-func (s *server) dial(ctx context.Context) (*client.Client, error) {
-	c, err := s.Dial(ctx, s.socket)
-	if err == nil {
-		s.clients = append(s.clients, c)
-	}
-	return c, err
 }
 
 // call is what a function was called with.
