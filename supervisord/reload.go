@@ -367,12 +367,20 @@ func (s *server) put(ctx context.Context, sp *spec.Service, p ipc.ConfigParams) 
 	}
 	wants := sp.Status == spec.StatusStart
 	for _, c := range result.Changed {
-		wants = c.Restart
+		wants = c.Restart || s.isStarting(ctx, sp.Name) // what was down may be tried again
 	}
 	if len(result.Added) == 0 && len(result.Changed) == 0 {
 		wants = before[sp.Name] == core.StateStarting // asked for again, when the first answer was lost
 	}
 	return s.await(ctx, w, before, ipc.NamesParams{NoWait: p.NoWait || !wants, TimeoutMS: p.TimeoutMS}, "start")
+}
+
+func (s *server) isStarting(ctx context.Context, name string) (is bool) {
+	_ = s.in(ctx, func() { // an end of the server is told by what comes next
+		v, _ := s.core.View(s.now(), name)
+		is = v.State == core.StateStarting
+	})
+	return is
 }
 
 // remove is service.remove: the service, and its file.
