@@ -37,11 +37,11 @@ func TestPageOnSockets(t *testing.T) {
 	}
 	text := string(page)
 	ports := map[string]int{}
-	for _, port := range []string{"6379", "6380", "8080"} {
+	for _, port := range []string{"6379", "6380", "8080", "5432"} {
 		ports[port] = l.port()
 		text = strings.ReplaceAll(text, "127.0.0.1:"+port, fmt.Sprint("127.0.0.1:", ports[port]))
 	}
-	for _, dir := range []string{"/run/redis", "/var/lib/redis", "/srv/files"} {
+	for _, dir := range []string{"/run/redis", "/var/lib/redis", "/srv/files", "/run/postgresql", "/var/lib/postgresql/15/main"} {
 		text = strings.ReplaceAll(text, dir, l.work+dir)
 	}
 	text = strings.ReplaceAll(text, "idle_timeout = 300", "idle_timeout = 1")
@@ -53,7 +53,12 @@ func TestPageOnSockets(t *testing.T) {
 	if len(files) != 4 {
 		t.Fatalf("the page has %d service files", len(files))
 	}
-	delete(files, "postgres") // see testdata/xinet-real-servers.txtar
+	postgres := l.cluster("/run/postgresql", "/var/lib/postgresql/15/main")
+	if postgres == "" { // the story xinet-real-servers has it
+		delete(files, "postgres")
+	} else {
+		files["postgres"] = strings.ReplaceAll(files["postgres"], "/usr/lib/postgresql/15/bin", postgres)
+	}
 	l.write(files)
 	l.up()
 
@@ -79,6 +84,13 @@ func TestPageOnSockets(t *testing.T) {
 	redis(ipc.StateExited) // both of its proxies are idle
 	ping("-p", fmt.Sprint(ports["6379"]))
 
+	if postgres != "" {
+		out, err := exec.Command("psql", "-h", "127.0.0.1", "-p", fmt.Sprint(ports["5432"]), "-U", "postgres", "-Atqc", "select 6 * 7").CombinedOutput()
+		if err != nil || string(out) != "42\n" {
+			t.Errorf("psql: %s, %v", out, err)
+		}
+	}
+
 	answer, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/index.html", ports["8080"]))
 	if err != nil {
 		t.Fatal(err)
@@ -99,4 +111,29 @@ func TestPageOnSockets(t *testing.T) {
 			ping("-p", fmt.Sprint(ports["6380"]))
 		}
 	}
+}
+
+// cluster makes what Debian's package does: the directories of a cluster of
+// PostgreSQL, and where its programs are, "" where they are not or this is not
+// root.
+func (l *live) cluster(run, data string) (programs string) {
+	l.t.Helper()
+	initdb, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if len(initdb) == 0 || os.Geteuid() != 0 {
+		return ""
+	}
+	for _, dir := range []string{run, data} {
+		if err := os.MkdirAll(l.work+dir, 0o755); err != nil {
+			l.t.Fatal(err)
+		}
+		if out, err := exec.Command("chown", "postgres", l.work+dir).CombinedOutput(); err != nil {
+			l.t.Fatalf("%v: %s", err, out)
+		}
+	}
+	cmd := exec.Command("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups",
+		initdb[0], "-D", l.work+data, "-A", "trust", "--no-sync", "--no-instructions")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		l.t.Fatalf("%v: %s", err, out)
+	}
+	return filepath.Dir(initdb[0])
 }
