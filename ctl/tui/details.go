@@ -48,7 +48,8 @@ func (m *Model) detailLines(name string, width, height int, scrolls bool) []stri
 		add(line)
 	}
 	if facts := m.details.facts; facts.Name == name {
-		if len(facts.Why.BlockedBy) > 0 {
+		// What it waits for stands above already; here is why that is so.
+		if slices.ContainsFunc(facts.Why.BlockedBy, func(b ipc.Block) bool { return b.Because != nil }) {
 			add("    " + m.look.Dim("why"))
 			for _, line := range m.look.Why(facts.Why) {
 				add("      " + line)

@@ -66,21 +66,27 @@ func (m *Model) do(d Do) {
 // another one that stops. A oneshot that has done its work needs nothing any
 // more, and what is down passes the stop on.
 func (m *Model) along(name string) []ipc.Service {
+	users := map[string][]ipc.Service{}
+	for _, s := range m.services {
+		for _, required := range s.Requires {
+			users[required] = append(users[required], s)
+		}
+	}
 	seen := map[string]bool{name: true}
 	var stopping []ipc.Service
 	for todo := []string{name}; len(todo) > 0; todo = todo[1:] {
-		for _, user := range m.byName[todo[0]].Dependents {
-			s, known := m.byName[user]
-			if !known || seen[user] || s.Oneshot && s.State == ipc.StateExited && s.Desired == "up" {
+		for _, s := range users[todo[0]] {
+			if seen[s.Name] || s.Oneshot && s.State == ipc.StateExited && s.Desired == "up" {
 				continue
 			}
-			seen[user] = true
-			todo = append(todo, user)
+			seen[s.Name] = true
+			todo = append(todo, s.Name)
 			if s.State == ipc.StateRunning || s.State == ipc.StateStarting {
 				stopping = append(stopping, s)
 			}
 		}
 	}
+	slices.SortFunc(stopping, func(a, b ipc.Service) int { return strings.Compare(a.Name, b.Name) })
 	return stopping
 }
 
@@ -88,13 +94,13 @@ func (m *Model) along(name string) []ipc.Service {
 func (m *Model) confirmStop(verb, name string) {
 	d := &dialog{title: fmt.Sprintf("%s %s?", strings.ToUpper(verb[:1])+verb[1:], name), does: verb, effect: Do{Verb: verb, Name: name}}
 	along := m.along(name)
-	switch {
-	case len(along) == 0:
+	switch n := len(along); {
+	case n == 0:
 		d.lines = []string{m.look.Dim("No other service stops with it.")}
 	case verb == "restart":
-		d.lines = []string{fmt.Sprintf("%s with it, because %s:", count(len(along), "service stops and starts", "services stop and start"), requireIt(len(along)))}
+		d.lines = []string{count(n, "other service, which needs it, stops and starts with it:", "other services, which need it, stop and start with it:")}
 	default:
-		d.lines = []string{fmt.Sprintf("%s first, because %s:", count(len(along), "other service is stopped", "other services are stopped"), requireIt(len(along)))}
+		d.lines = []string{count(n, "other service, which needs it, is stopped first:", "other services, which need it, are stopped first:")}
 	}
 	for _, s := range along {
 		d.lines = append(d.lines, "  "+m.look.Symbol(s.State)+" "+m.look.Clean(s.Name))
@@ -109,25 +115,19 @@ func count(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-func requireIt(n int) string {
-	if n == 1 {
-		return "it requires this one"
-	}
-	return "they require this one"
-}
-
 // askSignal asks which signal to send.
 func (m *Model) askSignal(name string) {
 	m.input = &input{
 		label: "signal for " + name + ": ", text: "TERM", does: "send",
 		changed: func(string) {}, cancelled: func() {},
 		done: func(text string) {
-			text = strings.TrimSpace(text)
-			if _, err := spec.SignalNumber(text); err != nil {
+			number, err := spec.SignalNumber(strings.TrimSpace(text))
+			if err != nil {
 				m.say(m.look.Bad(m.look.Clean(err.Error())))
 				return
 			}
-			d := &dialog{title: fmt.Sprintf("Send %s to %s?", text, name), does: "send", effect: Do{"kill", name, text}}
+			signal := spec.SignalName(number)
+			d := &dialog{title: fmt.Sprintf("Send %s to %s?", signal, name), does: "send", effect: Do{"kill", name, signal}}
 			d.lines = []string{m.look.Dim("To its process group. If it ends, it is restarted as its configuration says.")}
 			if along := m.along(name); len(along) > 0 {
 				d.lines = append(d.lines, m.look.Dim("Should it stay down, so do these, which require it:"))
@@ -184,7 +184,7 @@ func (m *Model) done(d Done) {
 // failed says what went wrong: where there is room, or in a dialog.
 func (m *Model) failed(what string, err error) {
 	message := what + ": " + m.look.Explain(err)
-	if !strings.Contains(message, "\n") && columns(message) <= m.width {
+	if !strings.Contains(message, "\n") && Columns(message) <= m.width {
 		m.say(m.look.Bad(m.look.Clean(message)))
 		return
 	}

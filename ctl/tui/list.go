@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -49,6 +50,24 @@ func (m *Model) arrange() {
 	m.moveTo(l.cursor)
 }
 
+// inAttention says that somebody should look at a service: it has failed or
+// keeps failing, is not healthy, or cannot start.
+func inAttention(s ipc.Service) bool {
+	return s.State == ipc.StateFailed || s.State == ipc.StateBlocked || s.Restarts > 0 ||
+		s.Health != nil && s.Health.Status == "unhealthy"
+}
+
+// byAttention orders services, those to be looked at first.
+func byAttention(a, b ipc.Service) int {
+	rank := func(s ipc.Service) int {
+		if inAttention(s) {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(rank(a)-rank(b), strings.Compare(a.Name, b.Name))
+}
+
 // matches says that each word is in the name, the state, the health or the note.
 func matches(s ipc.Service, words []string) bool {
 	if len(words) == 0 {
@@ -81,7 +100,7 @@ func (m *Model) moveTo(row int) {
 func (m *Model) listRows() int { return max(1, m.body()-1) }
 
 func (m *Model) setFilter(text string) {
-	m.list.filter = text
+	m.list.filter, m.notice = text, notice{}
 	m.arrange()
 }
 

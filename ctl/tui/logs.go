@@ -213,7 +213,7 @@ func (m *Model) before(end, width, rows, names int) []string {
 	for n := end - 1; n >= l.first && len(out) < rows; n-- {
 		line := l.lines[n-l.first]
 		prefix := m.prefix(line, names)
-		indent := columns(prefix)
+		indent := Columns(prefix)
 		room := max(1, width-indent)
 		most := 1
 		if l.wrap {
@@ -255,14 +255,14 @@ func (m *Model) before(end, width, rows, names int) []string {
 
 // ellipsis cuts text and shows that it did.
 func (m *Model) ellipsis(text string, width int) string {
-	if columns(text) <= width {
+	if Columns(text) <= width {
 		return text
 	}
 	mark := ".."
 	if m.look.UTF8() {
 		mark = "…"
 	}
-	return cut(text, max(0, width-columns(mark))) + m.look.Dim(mark)
+	return cut(text, max(0, width-Columns(mark))) + m.look.Dim(mark)
 }
 
 func (m *Model) viewLogs() []string {

@@ -1,7 +1,6 @@
 package tui
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -124,7 +123,7 @@ func (m *Model) place() place { return m.places[len(m.places)-1] }
 // open shows something, with what is shown now to come back to.
 func (m *Model) open(p place) {
 	if m.place() != p {
-		m.places = append(m.places, p)
+		m.places, m.notice = append(m.places, p), notice{}
 	}
 }
 
@@ -487,22 +486,4 @@ func clamp(at, rows int) int { return max(0, min(at, rows-1)) }
 func scrolled(top, cursor, rows, page int) int {
 	top = min(max(top, cursor-page+1), cursor)
 	return max(0, min(top, rows-page))
-}
-
-// inAttention says that somebody should look at a service: it has failed or
-// keeps failing, is not healthy, or cannot start.
-func inAttention(s ipc.Service) bool {
-	return s.State == ipc.StateFailed || s.State == ipc.StateBlocked || s.Restarts > 0 ||
-		s.Health != nil && s.Health.Status == "unhealthy"
-}
-
-// byAttention orders services, those to be looked at first.
-func byAttention(a, b ipc.Service) int {
-	rank := func(s ipc.Service) int {
-		if inAttention(s) {
-			return 0
-		}
-		return 1
-	}
-	return cmp.Or(rank(a)-rank(b), strings.Compare(a.Name, b.Name))
 }

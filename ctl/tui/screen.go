@@ -52,8 +52,8 @@ func runeColumns(r rune) int {
 	return 1
 }
 
-// columns is the width of a line.
-func columns(line string) int {
+// Columns is how many columns a line takes, without its styles.
+func Columns(line string) int {
 	n := 0
 	for i := 0; i < len(line); {
 		if skip := sequence(line[i:]); skip > 0 {
@@ -102,7 +102,7 @@ func cut(line string, width int) string {
 // pad makes a line exactly as wide as width.
 func pad(line string, width int) string {
 	line = cut(line, width)
-	return line + strings.Repeat(" ", max(0, width-columns(line)))
+	return line + strings.Repeat(" ", max(0, width-Columns(line)))
 }
 
 // wrap breaks a line into at most so many, between words where it can, with
@@ -114,7 +114,7 @@ func wrap(line string, width, indent, most int) []string {
 	var lines []string
 	for room := width; ; room = width - indent {
 		head, rest := split(line, room)
-		if at := lastSpace(head); rest != "" && at > room/2 {
+		if at := lastSpace(head); rest != "" && at > room/3 {
 			head, rest = split(line, at)
 			_, rest = split(rest, 1)
 		}
@@ -133,7 +133,7 @@ func wrap(line string, width, indent, most int) []string {
 func lastSpace(line string) int {
 	text := bare(line)
 	if at := strings.LastIndexByte(text, ' '); at >= 0 {
-		return columns(text[:at])
+		return Columns(text[:at])
 	}
 	return -1
 }
@@ -220,7 +220,7 @@ func repaint(before, next []string, width int) string {
 		}
 		b.WriteString("\x1b[" + strconv.Itoa(i+1) + ";1H" + line + reset)
 		// In the last column the cursor stays on it: erasing would take it away.
-		if columns(line) < width {
+		if Columns(line) < width {
 			b.WriteString("\x1b[K")
 		}
 	}

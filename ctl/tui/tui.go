@@ -90,12 +90,7 @@ func Run(dial func(context.Context) (*client.Client, error), look Look) error {
 	}
 	p.server = &server{ctx: ctx, dial: dial, c: c, tell: p.tell, dirty: make(chan struct{}, 1)}
 	defer c.Close()
-	if err := p.terminal.enter(); err != nil {
-		return fmt.Errorf("cannot use the terminal: %w", err)
-	}
-	defer p.terminal.leave() // of a panic, too
-	defer close(p.ended)
-	return p.run()
+	return p.hold(p.run)
 }
 
 // program is the shell around a model.
@@ -115,6 +110,16 @@ type program struct {
 type crash struct {
 	value any
 	stack []byte
+}
+
+// hold runs something that has the terminal, and gives that back even of a panic.
+func (p *program) hold(run func() error) error {
+	if err := p.terminal.enter(); err != nil {
+		return fmt.Errorf("cannot use the terminal: %w", err)
+	}
+	defer p.terminal.leave()
+	defer close(p.ended)
+	return run()
 }
 
 // tell hands an event to the loop.

@@ -58,7 +58,7 @@ func (m *Model) viewHeader() string {
 	for _, s := range m.services {
 		counts[s.State]++
 	}
-	room := m.width - columns(right) - 2
+	room := m.width - Columns(right) - 2
 	line := m.look.Bold("zinit")
 	for _, words := range []bool{true, false} {
 		line, m.zones = m.look.Bold("zinit"), m.zones[:0]
@@ -71,15 +71,15 @@ func (m *Model) viewHeader() string {
 			if words {
 				text += " " + string(s)
 			}
-			from := columns(line) + 2
+			from := Columns(line) + 2
 			line += "  " + text
-			m.zones = append(m.zones, zone{0, from, columns(line), filterBy(s)})
+			m.zones = append(m.zones, zone{0, from, Columns(line), filterBy(s)})
 		}
-		if columns(line) <= room {
+		if Columns(line) <= room {
 			break
 		}
 	}
-	return pad(line, max(0, m.width-columns(right))) + right
+	return pad(line, max(0, m.width-Columns(right))) + right
 }
 
 func (m *Model) viewNotice() string {
@@ -87,13 +87,13 @@ func (m *Model) viewNotice() string {
 	case m.input != nil:
 		return m.input.label + m.input.text + reverse + " " + reset + m.look.Dim(m.inputHint())
 	case m.lost != nil:
-		return m.look.Bad(m.look.Clean(m.lost.Error()))
+		return m.ellipsis(m.look.Bad(m.look.Clean(m.lost.Error())), m.width)
 	case m.notice.text != "":
-		return m.notice.text
+		return m.ellipsis(m.notice.text, m.width)
 	case m.place() == atList && m.list.filter != "":
 		return m.look.Dim(fmt.Sprintf("filter: %s (%d of %d), Esc shows all", m.look.Clean(m.list.filter), len(m.list.shown), len(m.services)))
 	case m.place() == atList:
-		return m.look.NotLoaded(m.info.ConfigErrors)
+		return m.ellipsis(m.look.NotLoaded(m.info.ConfigErrors), m.width)
 	}
 	return ""
 }
@@ -180,5 +180,5 @@ func (m *Model) title(text, right string) string {
 	if right == "" {
 		return m.look.Bold(text)
 	}
-	return pad(m.look.Bold(text), max(0, m.width-columns(right)-1)) + " " + right
+	return pad(m.look.Bold(text), max(0, m.width-Columns(right)-1)) + " " + right
 }
