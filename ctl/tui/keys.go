@@ -22,12 +22,46 @@ type Mouse struct {
 }
 
 // Sequences of xterm's, which terminals of today have in common (ECMA-48; xterm
-// control sequences, Ctlseqs).
-var (
-	cursorKeys = map[byte]Key{'A': "up", 'B': "down", 'C': "right", 'D': "left", 'H': "home", 'F': "end", 'Z': "shift+tab"}
-	tildeKeys  = map[string]Key{"1": "home", "3": "delete", "4": "end", "5": "pgup", "6": "pgdown", "7": "home", "8": "end"}
-	pasteBegin = []byte("\x1b[200~")
-	pasteEnd   = []byte("\x1b[201~")
+// control sequences, Ctlseqs). Functions, for a map would be made at the start
+// of every command.
+
+func cursorKey(final byte) any {
+	switch final {
+	case 'A':
+		return Key("up")
+	case 'B':
+		return Key("down")
+	case 'C':
+		return Key("right")
+	case 'D':
+		return Key("left")
+	case 'H':
+		return Key("home")
+	case 'F':
+		return Key("end")
+	case 'Z':
+		return Key("shift+tab")
+	}
+	return nil
+}
+
+func tildeKey(number string) any {
+	switch number {
+	case "1", "7":
+		return Key("home")
+	case "4", "8":
+		return Key("end")
+	case "5":
+		return Key("pgup")
+	case "6":
+		return Key("pgdown")
+	}
+	return nil
+}
+
+const (
+	pasteBegin = "\x1b[200~"
+	pasteEnd   = "\x1b[201~"
 )
 
 // maxPaste bounds what is kept of a paste whose end does not come.
@@ -78,11 +112,11 @@ func decodeEscape(b []byte, last bool) (event any, n int) {
 		if len(b) < 3 {
 			return more()
 		}
-		return keyOrNil(cursorKeys[b[2]]), 3
+		return cursorKey(b[2]), 3
 	case b[1] != '[':
 		return Key("esc"), 1
-	case bytes.HasPrefix(b, pasteBegin):
-		text, _, whole := bytes.Cut(b[len(pasteBegin):], pasteEnd)
+	case bytes.HasPrefix(b, []byte(pasteBegin)):
+		text, _, whole := bytes.Cut(b[len(pasteBegin):], []byte(pasteEnd))
 		switch {
 		case whole:
 			return Paste(strings.ToValidUTF8(string(text), "")), len(pasteBegin) + len(text) + len(pasteEnd)
@@ -102,16 +136,9 @@ func decodeEscape(b []byte, last bool) (event any, n int) {
 	}
 	if final == '~' {
 		number, _, _ := strings.Cut(params, ";")
-		return keyOrNil(tildeKeys[number]), n
+		return tildeKey(number), n
 	}
-	return keyOrNil(cursorKeys[final]), n
-}
-
-func keyOrNil(k Key) any {
-	if k == "" {
-		return nil
-	}
-	return k
+	return cursorKey(final), n
 }
 
 // decodeMouse reads a report of mode 1006: button, column and row from 1.
