@@ -185,6 +185,11 @@ func TestFullScreenNamesWhatStopsAlong(t *testing.T) {
 	if !strings.HasPrefix(dialog, want) {
 		t.Errorf("got\n%s\nwant\n%s", dialog, want)
 	}
+	// What has changed since is in it, too.
+	m.Update(tui.Snapshot{At: testNow, Services: []ipc.Service{on("a", ipc.StateRunning), on("b-uses-a", ipc.StateInactive, "a")}})
+	if got := picture(m); !strings.Contains(got, "Stop a?\nNo other service stops with it.\n") {
+		t.Errorf("after a change:\n%s", got)
+	}
 }
 
 // What happened is said in a line, or where that has no room in a dialog.

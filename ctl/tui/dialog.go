@@ -92,20 +92,38 @@ func (m *Model) along(name string) []ipc.Service {
 
 // confirmStop asks before a stop or a restart, and says what goes along.
 func (m *Model) confirmStop(verb, name string) {
-	d := &dialog{title: fmt.Sprintf("%s %s?", strings.ToUpper(verb[:1])+verb[1:], name), does: verb, effect: Do{Verb: verb, Name: name}}
+	m.dialog = &dialog{
+		title: fmt.Sprintf("%s %s?", strings.ToUpper(verb[:1])+verb[1:], name), does: verb,
+		effect: Do{Verb: verb, Name: name}, lines: m.stopLines(verb, name),
+	}
+}
+
+// stopLines say what goes along with a stop or a restart.
+func (m *Model) stopLines(verb, name string) []string {
+	var lines []string
 	along := m.along(name)
 	switch n := len(along); {
 	case n == 0:
-		d.lines = []string{m.look.Dim("No other service stops with it.")}
+		lines = []string{m.look.Dim("No other service stops with it.")}
 	case verb == "restart":
-		d.lines = []string{count(n, "other service, which needs it, stops and starts with it:", "other services, which need it, stop and start with it:")}
+		lines = []string{count(n, "other service, which needs it, stops and starts with it:", "other services, which need it, stop and start with it:")}
 	default:
-		d.lines = []string{count(n, "other service, which needs it, is stopped first:", "other services, which need it, are stopped first:")}
+		lines = []string{count(n, "other service, which needs it, is stopped first:", "other services, which need it, are stopped first:")}
 	}
 	for _, s := range along {
-		d.lines = append(d.lines, "  "+m.look.Symbol(s.State)+" "+m.look.Clean(s.Name))
+		lines = append(lines, "  "+m.look.Symbol(s.State)+" "+m.look.Clean(s.Name))
 	}
-	m.dialog = d
+	return lines
+}
+
+// renew brings what a dialog says up to date.
+func (m *Model) renew() {
+	if m.dialog == nil {
+		return
+	}
+	if do, ok := m.dialog.effect.(Do); ok && (do.Verb == "stop" || do.Verb == "restart") {
+		m.dialog.lines = m.stopLines(do.Verb, do.Name)
+	}
 }
 
 func count(n int, one, many string) string {

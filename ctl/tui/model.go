@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -135,13 +136,21 @@ func (m *Model) take(s Snapshot) {
 	if m.loaded {
 		m.compare(s.Info)
 	}
+	before := m.byName[m.details.facts.Name]
 	m.services, m.info, m.at, m.now = s.Services, s.Info, s.At, s.At
 	m.loaded, m.lost = true, nil
 	m.index()
+	m.renew()
 	if m.place() == atTree {
 		m.want(m.tree.asked)
 	}
-	m.details.stale = true
+	m.details.stale = m.details.stale || changed(before, m.byName[m.details.facts.Name])
+}
+
+// changed says that there may be more to say on a service than before; on one
+// that is blocked there always is, by what it waits for.
+func changed(before, now ipc.Service) bool {
+	return now.State == ipc.StateBlocked || before.State != now.State || before.RestartsTotal != now.RestartsTotal || !reflect.DeepEqual(before.Since, now.Since)
 }
 
 func (m *Model) index() {

@@ -30,7 +30,7 @@ func (m *Model) View() []string {
 	}
 	lines := append(append([]string{m.viewHeader()}, body...), m.viewNotice(), m.viewKeys())
 	if m.height < 4 { // what matters first
-		lines = lines[1:]
+		lines, m.zones = lines[1:], nil
 	}
 	lines = lines[:m.height]
 	for i, line := range lines {
