@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/threefoldtech/zinit/ipc"
@@ -19,7 +20,8 @@ type server struct {
 	tell  func(any)
 	spawn func(func())
 
-	dirty chan struct{} // something has changed
+	dirty     chan struct{} // something has changed
+	snapshots atomic.Int64  // how many were told
 
 	unfollow context.CancelFunc // ends the log that is followed; of the loop
 	logs     struct {
@@ -29,6 +31,8 @@ type server struct {
 }
 
 const (
+	// doubtTime is how long a server may be silent that has cut the connection.
+	doubtTime = 300 * time.Millisecond
 	// retryDelay is the pause between attempts to reach a server that is gone.
 	retryDelay = 500 * time.Millisecond
 	// quiet is the least time between two questions for all services; it is
@@ -70,14 +74,28 @@ func (s *server) watch() {
 			s.poke()
 			return nil
 		})
-		if lostBy(err) {
-			s.tell(Lost{err})
-		}
 		s.poke() // there may be another one already
-		if err != nil && !errors.Is(err, client.ErrLost) && !s.sleep(s.ctx, retryDelay) {
-			return
+		switch {
+		case errors.Is(err, client.ErrLost):
+			s.doubt(err)
+		case lostBy(err):
+			s.tell(Lost{err})
+			s.sleep(s.ctx, retryDelay)
+		case err != nil:
+			s.sleep(s.ctx, retryDelay)
 		}
 	}
+}
+
+// doubt says that the server is lost unless it answers soon: one that takes the
+// place of another does so within milliseconds, which is not worth a word.
+func (s *server) doubt(err error) {
+	had := s.snapshots.Load()
+	s.spawn(func() {
+		if s.sleep(s.ctx, doubtTime) && s.snapshots.Load() == had {
+			s.tell(Lost{err})
+		}
+	})
 }
 
 // refresh asks for everything when something has changed.
@@ -90,14 +108,13 @@ func (s *server) refresh() {
 		case <-s.dirty:
 		}
 		began := time.Now()
-		services, err := s.c.List(s.ctx, client.Filter{})
-		at := time.Now()
-		info, infoErr := s.c.Info(s.ctx)
-		switch err = errors.Join(err, infoErr); {
+		snapshot, err := s.snapshot()
+		switch {
 		case s.ctx.Err() != nil:
 			return
 		case err == nil:
-			s.tell(Snapshot{services, info, at})
+			s.snapshots.Add(1)
+			s.tell(snapshot)
 			s.sleep(s.ctx, max(quiet, 10*time.Since(began)))
 		default:
 			s.tell(Lost{err})
@@ -105,6 +122,16 @@ func (s *server) refresh() {
 			s.poke()
 		}
 	}
+}
+
+func (s *server) snapshot() (Snapshot, error) {
+	services, err := s.c.List(s.ctx, client.Filter{})
+	if err != nil {
+		return Snapshot{}, err
+	}
+	at := time.Now()
+	info, err := s.c.Info(s.ctx)
+	return Snapshot{services, info, at}, err
 }
 
 // perform does what takes time on a goroutine of its own.
