@@ -2,6 +2,7 @@ package tui
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/threefoldtech/zinit/ipc"
@@ -220,36 +221,28 @@ func (m *Model) before(end, width, rows, names int) []string {
 			most = rows
 		}
 		// No more of a long line than there is room for.
-		text := m.logText(line)
-		if limit := 4 * room * most; len(text) > limit {
-			text = strings.ToValidUTF8(text[:limit], "")
+		if limit := 4 * room * most; len(line.text) > limit {
+			line.text = strings.ToValidUTF8(line.text[:limit], "")
 		}
-		switch {
-		case line.notice:
+		text := m.logText(line)
+		if line.notice {
 			text = m.look.Warn(text)
-		default:
+		} else {
 			text = highlight(text, l.search)
 		}
-		var some []string
-		if most == 1 {
-			some = []string{prefix + m.ellipsis(text, room)}
-		} else {
+		some := []string{m.ellipsis(text, room)}
+		if l.wrap {
 			some = wrap(text, room, 0, most)
-			for i := range some {
-				if i == 0 {
-					some[i] = prefix + some[i]
-				} else {
-					some[i] = strings.Repeat(" ", indent) + some[i]
-				}
-			}
+		}
+		for i := range some {
+			some[i] = prefix + some[i]
+			prefix = strings.Repeat(" ", indent)
 		}
 		for i := len(some) - 1; i >= 0 && len(out) < rows; i-- {
 			out = append(out, some[i])
 		}
 	}
-	for i, j := 0, len(out)-1; i < j; i, j = i+1, j-1 {
-		out[i], out[j] = out[j], out[i]
-	}
+	slices.Reverse(out)
 	return out
 }
 
