@@ -83,23 +83,27 @@ func Run(dial func(context.Context) (*client.Client, error), look Look) error {
 		return err
 	}
 	p := &program{
-		terminal: &terminal{in: os.Stdin, out: os.Stdout},
-		events:   make(chan any, 64),
-		ended:    make(chan struct{}),
-		model:    New(look, time.Now()),
+		terminal:  &terminal{in: os.Stdin, out: os.Stdout},
+		events:    make(chan any, 64),
+		signalled: make(chan os.Signal, 8),
+		ended:     make(chan struct{}),
+		model:     New(look, time.Now()),
 	}
 	p.server = &server{ctx: ctx, dial: dial, c: c, tell: p.tell, dirty: make(chan struct{}, 1)}
 	defer c.Close()
+	// Before the terminal is taken, so that none ends us without its return.
+	signal.Notify(p.signalled, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT)
 	return p.hold(p.run)
 }
 
 // program is the shell around a model.
 type program struct {
-	terminal *terminal
-	server   *server
-	model    *Model
-	events   chan any
-	ended    chan struct{}
+	terminal  *terminal
+	server    *server
+	model     *Model
+	events    chan any
+	signalled chan os.Signal
+	ended     chan struct{}
 
 	screen []string // what the terminal shows
 	size   Resize
@@ -267,9 +271,7 @@ const lastWord = time.Second
 // signals hands on what the kernel says. A terminal that takes no output holds
 // the loop up; then it is given back from here.
 func (p *program) signals() {
-	c := make(chan os.Signal, 8)
-	signal.Notify(c, syscall.SIGWINCH, syscall.SIGCONT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT)
-	for s := range c {
+	for s := range p.signalled {
 		switch s := s.(syscall.Signal); s {
 		case syscall.SIGWINCH:
 			p.tell(p.terminal.size())
