@@ -228,9 +228,9 @@ func myself() (string, error) {
 const (
 	// settled is the time from the start after which memory is kept small.
 	settled = 3 * time.Second
-	// startGC has a start collect for the first time at 16 MiB, in percent of
+	// startGC has a start collect for the first time at 8 MiB, in percent of
 	// the least heap of the runtime, 4 MiB.
-	startGC = 400
+	startGC = 200
 )
 
 const (
