@@ -145,13 +145,15 @@ func statusCommand(*pflag.FlagSet) func(*app, []string) error {
 			if a.json {
 				return printJSON(a.out, services)
 			}
-			all, err := c.List(ctx, client.Filter{})
-			if err != nil {
-				return err
-			}
 			states := map[string]ipc.Service{}
-			for _, s := range all {
-				states[s.Name] = s
+			if slices.ContainsFunc(services, hasNeighbours) {
+				all, err := c.List(ctx, client.Filter{})
+				if err != nil {
+					return err
+				}
+				for _, s := range all {
+					states[s.Name] = s
+				}
 			}
 			for i, s := range services {
 				if i > 0 {
@@ -167,6 +169,11 @@ func statusCommand(*pflag.FlagSet) func(*app, []string) error {
 			return nil
 		})
 	}
+}
+
+// hasNeighbours says whether serviceStatus names other services.
+func hasNeighbours(s ipc.Service) bool {
+	return len(s.Requires)+len(s.After)+len(s.Wants)+len(s.Conflicts)+len(s.Dependents) > 0
 }
 
 // systemStatus is the summary without a name.
@@ -247,7 +254,8 @@ func (a *app) addReplaced(f *fields, info ipc.Info) {
 	}
 }
 
-// serviceStatus is everything on one service; states has all services.
+// serviceStatus is everything on one service; states has
+// those that it names.
 func (a *app) serviceStatus(s ipc.Service, states map[string]ipc.Service) {
 	fmt.Fprintf(a.out, "%s %s  %s", a.paint(stateStyle(s.State), symbolOf(s.State)), a.paint(bold, s.Name), a.paint(stateStyle(s.State), string(s.State)))
 	if s.Kind == "target" {
