@@ -52,11 +52,13 @@ func checkCommand(*pflag.FlagSet) func(*app, []string) error {
 		}
 		broken = append(broken, plan.Check()...)
 		if whole {
-			doubtful = plan.Warnings()
+			doubtful = plan.Warnings(broken)
 		}
-		doubtful = append(doubtful, doubts(plan)...)
-		slices.SortStableFunc(doubtful, func(a, b spec.Problem) int { return cmp.Compare(a.File, b.File) })
+		doubtful = append(doubtful, spec.Place(doubts(plan))...)
 		errs, warnings := wire(broken), wire(doubtful)
+		slices.SortStableFunc(warnings, func(a, b ipc.Problem) int {
+			return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+		})
 		if a.json {
 			printJSON(a.out, map[string]any{"errors": errs, "warnings": warnings})
 		} else {

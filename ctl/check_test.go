@@ -23,6 +23,8 @@ func TestCheck(t *testing.T) {
 	write("good/db.toml", "[service]\nexec = \"true\"\n")
 	write("good/all.toml", "[target]\n[dependencies]\nrequires = [\"web\"]\n")
 	bad := write("bad/web.toml", "[service]\nexce = \"/bin/web\"\n")
+	write("half/api.toml", "[service]\nexec = \"true\"\n[dependencies]\nrequires = [\"web\"]\n")
+	write("half/web.toml", "[service]\nexce = \"/bin/web\"\n")
 	cycle := write("cycle/a.toml", "[service]\nexec = \"a\"\n[dependencies]\nrequires = [\"b\"]\n")
 	write("cycle/b.toml", "[service]\nexec = \"b\"\n[dependencies]\nrequires = [\"a\"]\n")
 	missing := write("missing/a.toml", "[service]\nexec = \"true\"\n[dependencies]\nrequires = [\"nobody\"]\n")
@@ -35,10 +37,11 @@ func TestCheck(t *testing.T) {
 		{[]string{"good/web.toml"}, exitDone, []string{"1 service: no errors"}},
 		{[]string{"bad"}, exitFailed, []string{bad + ":", "exce", "error"}},
 		{[]string{"good", "bad/web.toml"}, exitFailed, []string{bad + ":", "2 services, 1 target: "}},
-		{[]string{"cycle"}, exitFailed, []string{cycle, "a -> b -> a", "2 services: 1 error"}},
+		{[]string{"half"}, exitFailed, []string{"1 service: 1 error\n"}},
+		{[]string{"cycle"}, exitFailed, []string{cycle + ":4:12: ", "a -> b -> a", "2 services: 1 error"}},
 		{[]string{"good", "cycle"}, exitFailed, []string{"4 services, 1 target: 1 error"}},
 		{[]string{"good/web.toml", "good/web.toml"}, exitFailed, []string{"already a service named web"}},
-		{[]string{"missing"}, exitDone, []string{missing + ": warning: ", "nobody", "1 service: no errors, 1 warning"}},
+		{[]string{"missing"}, exitDone, []string{missing + ":4:12: warning: ", "nobody", "1 service: no errors, 1 warning"}},
 		{[]string{"missing/a.toml"}, exitDone, []string{"1 service: no errors"}},
 		{[]string{"nowhere"}, exitFailed, nil},
 	} {

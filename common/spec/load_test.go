@@ -229,7 +229,7 @@ func TestCheckAndWarnings(t *testing.T) {
 		`web.toml web: dependencies.requires: there is no databse: did you mean "database"?`,
 		`web2.toml web2: service.ports: 80 is also a port of web; if only one of them is to run, name it in dependencies.conflicts`,
 	}
-	if got := text(plan.Warnings()); !slices.Equal(got, want) {
+	if got := text(plan.Warnings(nil)); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

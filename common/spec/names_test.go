@@ -209,7 +209,7 @@ func FuzzPlan(f *testing.F) {
 				p.Add(s, x)
 			}
 		}
-		for _, problem := range append(p.Check(), p.Warnings()...) {
+		for _, problem := range append(p.Check(), p.Warnings(nil)...) {
 			if problem.Message == "" || problem.File == "" {
 				t.Fatalf("%+v", problem)
 			}

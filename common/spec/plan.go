@@ -52,7 +52,7 @@ func duplicate(file, name, kind, first string) []Problem {
 func (p Plan) Check() []Problem {
 	var problems []Problem
 	for _, cycle := range Cycles(p.Services) {
-		message := "dependency cycle: " + strings.Join(append(cycle, cycle[0]), " -> ")
+		message := cycleMessage + ": " + strings.Join(append(cycle, cycle[0]), " -> ")
 		early := func(name string) bool { return p.Services[name].Early }
 		if slices.ContainsFunc(cycle, early) {
 			message += " (services of the system directory start before all others)"
@@ -61,8 +61,10 @@ func (p Plan) Check() []Problem {
 	}
 	problems = append(problems, p.sharedLogFiles()...)
 	problems = append(problems, p.sharedListeners()...)
-	return append(problems, p.ProxyLoops()...)
+	return Place(append(problems, p.ProxyLoops()...))
 }
+
+const cycleMessage = "dependency cycle"
 
 // ProxyLoops finds proxies whose clients would come back to them, again and
 // again until no descriptor is left: one problem for each circle, of one of its
@@ -137,8 +139,9 @@ func (p Plan) sharedLogFiles() (problems []Problem) {
 }
 
 // Warnings finds what is allowed and probably a mistake: names that nothing
-// has, and ports of two services that may run at the same time.
-func (p Plan) Warnings() []Problem {
+// has, and ports of two services that may run at the same time. The names of files
+// that could not be read are known all the same.
+func (p Plan) Warnings(broken []Problem) []Problem {
 	var warnings []Problem
 	warn := func(file, name, format string, args ...any) {
 		warnings = append(warnings, Problem{File: file, Service: name, Message: fmt.Sprintf(format, args...)})
@@ -156,7 +159,7 @@ func (p Plan) Warnings() []Problem {
 		s := p.Services[name]
 		for _, list := range s.dependencies() {
 			for _, other := range list.names {
-				if p.Services[other] == nil {
+				if p.Services[other] == nil && !slices.ContainsFunc(broken, func(b Problem) bool { return b.Service == other }) {
 					warn(s.File, name, "dependencies.%s: there is no %s%s", list.key, other, suggest(other))
 				}
 			}
@@ -179,7 +182,7 @@ func (p Plan) Warnings() []Problem {
 		}
 	}
 	slices.SortStableFunc(warnings, func(a, b Problem) int { return cmp.Compare(a.File, b.File) })
-	return warnings
+	return Place(warnings)
 }
 
 // dependencyList is one of the lists of [dependencies].

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"os"
 	"strconv"
 	"strings"
 )
@@ -15,6 +16,33 @@ const pathSep = "\x00"
 // joinPath makes the path of a value from its keys; an element of an array is
 // "#" and its index.
 func joinPath(keys ...string) string { return strings.Join(keys, pathSep) }
+
+// Place finds where problems are that were seen when their files had been read
+// already. Each message begins with the table and the key that it is about; what
+// cannot be found stays a problem of its file as a whole.
+func Place(problems []Problem) []Problem {
+	for i := range problems {
+		p := &problems[i]
+		field, _, _ := strings.Cut(p.Message, ":")
+		paths := []string{strings.Replace(field, ".", pathSep, 1)}
+		if strings.HasPrefix(field, "service.env.") {
+			paths = []string{strings.Replace(field, ".", pathSep, 2)}
+		} else if field == cycleMessage {
+			paths = []string{joinPath("dependencies", "requires"), joinPath("dependencies", "after")}
+		}
+		src, err := os.ReadFile(p.File)
+		for _, path := range paths {
+			at := &span{-1, -1}
+			if err == nil && p.Line == 0 {
+				locate(string(src), map[string]*span{path: at})
+			}
+			if at.value >= 0 {
+				p.Line, p.Column = lineColumn(string(src), at.value)
+			}
+		}
+	}
+	return problems
+}
 
 // span is where a key and its value begin, in bytes; -1 = not found.
 type span struct{ key, value int }
