@@ -105,7 +105,19 @@ func fullScreen(l *live) (screen string) {
 		return string(out)
 	}
 	tmux("new-session", "-d", "-x", strconv.Itoa(screenColumns), "-y", "14", "zinit", "tui")
-	defer tmux("kill-server")
+	defer func() {
+		tmux("kill-server") // which does not wait for it
+		if err := eventually(patience, func() error {
+			for _, p := range l.own() {
+				if p.name == "zinit" || strings.HasPrefix(p.name, "tmux") {
+					return fmt.Errorf("%s goes on", p)
+				}
+			}
+			return nil
+		}); err != nil {
+			l.t.Error(err)
+		}
+	}()
 	if err := eventually(patience, func() error {
 		if screen = tmux("capture-pane", "-e", "-p"); !strings.Contains(screen, "news") {
 			return fmt.Errorf("it shows\n%s", screen)
