@@ -103,6 +103,18 @@ var abuses = []situation{
 		script: "i=1; while [ $i -le 64 ]; do case $i in 2|15|20|30|37|38|39) ;; *) trap '' $i; kill -$i 1;; esac; i=$((i+1)); done 2>/dev/null; exit 5",
 	},
 	{
+		name: "its supervisor is killed again and again", want: "6",
+		script: `for i in 1 2 3 4 5 6 7 8; do
+				until pkill -KILL -x zinit-server; do sleep 0.01; done
+			done; exit 6`,
+	},
+	{name: "its directory is gone", want: "6", script: "exit 6", before: wrapped(`mkdir gone; cd gone; rmdir ../gone; exec "$@"`)},
+	{name: "a umask that denies everything", want: "6", script: "exit 6", before: wrapped(`umask 777; exec "$@"`)},
+	{
+		name: "few descriptors", want: "6", script: "exit 6", before: wrapped(`ulimit -n 80; exec "$@"`),
+		services: map[string]string{"web": "[service]\nexec = 'sleep 1000'\n"},
+	},
+	{
 		name: "200 processes deep", want: "143",
 		script:    `n=${1:-0}; if [ $n -lt 200 ]; then sh "$0" $((n+1)); else echo up; sleep 1000; fi`,
 		meanwhile: func(t *trial) { t.kill(unix.SIGTERM) },
