@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -55,14 +56,21 @@ func storyPorts(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// freePort is a TCP port of 127.0.0.1 that nobody has. It is not of those that
-// the kernel gives to clients, or one of them might have it a moment later.
+// given are the ports that freePort has given.
+var given sync.Map
+
+// freePort is a TCP port of 127.0.0.1 that nobody has, and nobody was given
+// before. It is not of those that the kernel gives to clients, or one of them
+// might have it a moment later.
 func freePort() (int, error) {
 	for range 1000 {
 		port := 20000 + rand.IntN(10000)
 		ln, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
-		if err == nil {
-			ln.Close()
+		if err != nil {
+			continue
+		}
+		ln.Close()
+		if _, before := given.LoadOrStore(port, true); !before {
 			return port, nil
 		}
 	}
