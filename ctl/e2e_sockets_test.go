@@ -41,7 +41,7 @@ func TestPageOnSockets(t *testing.T) {
 		ports[port] = l.port()
 		text = strings.ReplaceAll(text, "127.0.0.1:"+port, fmt.Sprint("127.0.0.1:", ports[port]))
 	}
-	for _, dir := range []string{"/run/redis", "/var/lib/redis", "/srv/files", "/run/postgresql", "/var/lib/postgresql/15/main"} {
+	for _, dir := range []string{"/run/redis", "/var/lib/redis", "/srv/files", "/run/postgresql", "/etc/postgresql/15/main"} {
 		text = strings.ReplaceAll(text, dir, l.work+dir)
 	}
 	text = strings.ReplaceAll(text, "idle_timeout = 300", "idle_timeout = 1")
@@ -53,7 +53,7 @@ func TestPageOnSockets(t *testing.T) {
 	if len(files) != 4 {
 		t.Fatalf("the page has %d service files", len(files))
 	}
-	postgres := l.cluster("/run/postgresql", "/var/lib/postgresql/15/main")
+	postgres := l.cluster("/run/postgresql", "/etc/postgresql/15/main")
 	if postgres == "" { // the story xinet-real-servers has it
 		delete(files, "postgres")
 	} else {
