@@ -402,7 +402,7 @@ func (k *stormKiller) rest() {
 	k.round.Go(func() {
 		pid, since := 0, time.Time{}
 		eventually(2*patience, func() error {
-			if now := k.w.server(map[int]bool{}); now != pid {
+			if now := k.w.server(map[int]bool{}); now != pid || now == 0 {
 				pid, since = now, time.Now()
 			}
 			if lived := time.Since(since); lived <= stormRest {
