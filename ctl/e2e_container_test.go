@@ -223,7 +223,7 @@ func TestContainer(t *testing.T) {
 		if _, code := p.stop(t, id); code != "5" {
 			t.Errorf("the exit code is %s, expected 5", code)
 		}
-		p.expect(t, id, `(?s)main \| main ends$.*web \| bye$.*db \| bye\n\z`)
+		p.expect(t, id, `(?s)main \| main ends$.*web \| bye$.*db \| bye$`)
 	})
 
 	t.Run("signals reach a main command", func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,7 +34,7 @@ type hostileServer struct {
 	// How it was when it was started.
 	server, pid1 int
 	pids         map[string]int
-	fds          [2]int
+	fds          []string // what zinit-server and zinit-pid1 have open
 	memory       int64
 }
 
@@ -84,7 +85,15 @@ func newHostileServer(t *testing.T, bin string) *hostileServer {
 	h.server, h.pid1 = info.Pid, k.cmd.Process.Pid
 	h.pids = h.running(c)
 	c.Close()
-	h.fds, h.memory = h.settled(), pss(t, h.server)
+	if err := eventually(patience, func() error { // it watches its files when it is up for a while
+		if h.fds = h.settled(); !slices.Contains(h.fds, "zinit-server anon_inode:inotify") {
+			return errors.New("zinit-server does not watch its files")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	h.memory = pss(t, h.server)
 	return h
 }
 
@@ -153,20 +162,28 @@ func (h *hostileServer) running(c *client.Client) map[string]int {
 	return pids
 }
 
-// openFds counts the descriptors of zinit-server and zinit-pid1.
-func (h *hostileServer) openFds() (n [2]int) {
-	for i, pid := range []int{h.server, h.pid1} {
-		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-		if err != nil {
-			h.t.Fatal(err)
+// openFds lists the descriptors of zinit-server and zinit-pid1, sorted, as a
+// line each: what is open, without numbers of pipes, sockets and log segments.
+func (h *hostileServer) openFds() (open []string) {
+	h.t.Helper()
+	numbers := regexp.MustCompile(`\d+`)
+	for program, pid := range map[string]int{"zinit-server": h.server, "zinit-pid1": h.pid1} {
+		links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		if err != nil || len(links) == 0 {
+			h.t.Fatalf("%s has no descriptors", program)
 		}
-		n[i] = len(list)
+		for _, link := range links {
+			if to, err := os.Readlink(link); err == nil {
+				open = append(open, program+" "+numbers.ReplaceAllString(to, ""))
+			}
+		}
 	}
-	return n
+	slices.Sort(open)
+	return open
 }
 
 // settled returns the descriptors when the last connection has been closed.
-func (h *hostileServer) settled() [2]int {
+func (h *hostileServer) settled() []string {
 	if err := eventually(4*patience, func() error {
 		// Accepted sockets have the path that the one that listens was bound to
 		// (proc_net_unix(5)), before it was given its name.
@@ -213,7 +230,7 @@ func (h *hostileServer) unharmed(t *testing.T) {
 	t.Helper()
 	fds := h.settled()
 	eventually(patience, func() error { // the pipes of what has ended are closed by and by
-		if fds = h.openFds(); fds != h.fds {
+		if fds = h.openFds(); !slices.Equal(fds, h.fds) {
 			return errors.New("not yet")
 		}
 		return nil
@@ -233,8 +250,8 @@ func (h *hostileServer) unharmed(t *testing.T) {
 	case !maps.Equal(pids, h.pids):
 		t.Fatalf("the services are %v, were %v", pids, h.pids)
 	}
-	if fds != h.fds {
-		t.Errorf("zinit-server and zinit-pid1 have %v descriptors, had %v", fds, h.fds)
+	if !slices.Equal(fds, h.fds) {
+		t.Errorf("open are:\n%s\nand were:\n%s", strings.Join(fds, "\n"), strings.Join(h.fds, "\n"))
 	}
 	if now := pss(t, h.server); now > h.memory+moreMemory() {
 		t.Errorf("zinit-server has %d KiB of memory, had %d", now>>10, h.memory>>10)
