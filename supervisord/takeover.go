@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -249,7 +250,7 @@ func (s *server) endOf(m ipc.Exited) core.End {
 
 // endOrphans ends the services of a zinit whose pid1 was killed, each in its own
 // way and time, so that there never are two copies. They are told by pid, start
-// time and boot id.
+// time and boot id; those of whose start it never heard by their environment.
 func (s *server) endOrphans(old *saved) {
 	h := s.keeper.hello
 	if old == nil || old.Header.Boot != bootID() || old.Header.Keeper == h.Pid && old.Header.Started == h.StartTime {
@@ -257,16 +258,21 @@ func (s *server) endOrphans(old *saved) {
 	}
 	var left []orphan
 	var names []string
+	unheard := s.unheardStarts(old)
 	for _, r := range old.Records {
 		sp := old.Services[r.Name]
 		if sp == nil {
 			sp = spec.Default(r.Name)
 		}
+		pids := unheard[r.Name]
 		for _, run := range r.Runs {
 			if run.Pid != 0 && startTime(run.Pid) == run.StartTime {
-				left = append(left, orphan{service: r.Name, pid: run.Pid, signal: sp.Lifecycle.StopSignal, grace: sp.Lifecycle.StopTimeout})
-				names = append(names, r.Name)
+				pids = append(pids, run.Pid)
 			}
+		}
+		for _, pid := range pids {
+			left = append(left, orphan{service: r.Name, pid: pid, signal: sp.Lifecycle.StopSignal, grace: sp.Lifecycle.StopTimeout})
+			names = append(names, r.Name)
 		}
 	}
 	if len(left) > 0 {
@@ -275,4 +281,36 @@ func (s *server) endOrphans(old *saved) {
 			"services", strings.Join(slices.Compact(names), " "))
 		endProcesses(left, s.log)
 	}
+}
+
+// unheardStarts returns the processes of runs that pid1 was told to start and
+// had not answered for when it was killed, by service. Each leads a session, and
+// its environment says whose it is.
+func (s *server) unheardStarts(old *saved) map[string][]int {
+	found := map[string][]int{}
+	for _, r := range old.Records {
+		if slices.ContainsFunc(r.Runs, func(run *core.Run) bool { return run.Pid == 0 }) {
+			found[r.Name] = nil
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, file := range files {
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if sid, err := unix.Getsid(pid); err != nil || sid != pid {
+			continue
+		}
+		b, _ := os.ReadFile(file) // of others it must not be read: they are not ours
+		env := environ{list: strings.Split(string(b), "\x00")}
+		name, _ := env.get("ZINIT_SERVICE")
+		if _, ours := found[name]; !ours {
+			continue
+		}
+		if socket, _ := env.get("ZINIT_SOCKET"); socket == s.paths.Socket {
+			found[name] = append(found[name], pid)
+		}
+	}
+	return found
 }
