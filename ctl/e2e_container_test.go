@@ -199,7 +199,7 @@ func TestContainer(t *testing.T) {
 			t.Errorf("the exit code is %s, expected 0", code)
 		}
 		p.expect(t, id, `(?s)`+containerTime+`db \| up$.*`+containerTime+`web \| up$.*`+
-			containerTime+`web \| bye$.*`+containerTime+`db \| bye\n\z`)
+			containerTime+`web \| bye$.*`+containerTime+`db \| bye$`)
 	})
 
 	t.Run("a service that needs time gets it, and no more", func(t *testing.T) {
