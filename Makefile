@@ -37,11 +37,11 @@ lint: ## formatting, vet and staticcheck
 bench: build ## measure side by side with C floors, print a table
 	@ZINIT_TEST_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench Zinit -benchtime 1x -timeout 10m ./ctl
 
-storm: ## kill the supervisor 500 times while everything goes on, print a table; SEED=N for one seen before
-	@nice -n 5 $(GO) test -count=1 -timeout 1h -run '^TestStorm$$' -v ./ctl -storm.kills 600 -storm.seed $(SEED)
+storm: ## kill the supervisor more than 500 times while everything goes on, print a table; SEED=N for one seen before
+	@nice -n 5 $(GO) test -count=1 -timeout 1h -run '^TestStorm$$' -v ./ctl -storm.kills 800 -storm.seed $(SEED)
 
 bench-peers: build ## zinit beside other supervisors, those that are installed, a table and a picture
-	@ZINIT_TEST_BIN=$(CURDIR)/bin PATH=$(CURDIR)/bin:$$PATH $(GO) test -run '^$$' -bench Peers -benchtime 1x -timeout 1h ./ctl -bench.svg $(CURDIR)/docs/benchmarks.svg
+	@ZINIT_TEST_BIN=$(CURDIR)/bin PATH=$(CURDIR)/bin:$$PATH $(GO) test -run '^$$' -bench Peers -benchtime 1x -timeout 1h ./ctl -bench.svg $(CURDIR)/docs/pictures/benchmarks.svg
 
 compare-init: build ## zinit beside tini, dumb-init and catatonit (those Debian packages), a table
 	@ZINIT_TEST_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench Inits -benchtime 1x -timeout 10m ./ctl
