@@ -14,7 +14,7 @@ import (
 const (
 	plotWidth, plotHeight = 330.0, 330.0
 	plotLeft, plotTop     = 60.0, 60.0
-	plotLabels            = 110.0 // the room for names on the right
+	plotLabels            = 140.0 // the room for names on the right
 )
 
 // peerColours tell the peers apart on white and on black; zinit is the second.
