@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -20,20 +19,13 @@ import (
 
 // openCgroup opens the cgroup of a run that is about to be forked, -1 if it has
 // none.
-func (l *launcher) openCgroup(sp *ipc.Spawn) (fd int, fail *ipc.SpawnFailed) {
+func openCgroup(sp *ipc.Spawn) (fd int, fail *ipc.SpawnFailed) {
 	if sp.Cgroup == "" {
 		return -1, nil
 	}
 	fd, err := open(sp.Cgroup, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return -1, explain(sp, failure{ipc.StageCgroup, errno(err), sp.Cgroup})
-	}
-	if parent := filepath.Dir(sp.Cgroup); l.freezer.frozen(parent) {
-		unix.Close(fd)
-		return -1, &ipc.SpawnFailed{
-			Stage: ipc.StageCgroup, Path: parent, Errno: int(unix.EAGAIN),
-			Message: fmt.Sprintf("cannot start a process in the frozen cgroup %s: write 0 to its cgroup.freeze", parent),
-		}
 	}
 	return fd, nil
 }
@@ -43,14 +35,26 @@ func (l *launcher) openCgroup(sp *ipc.Spawn) (fd int, fail *ipc.SpawnFailed) {
 // with it. The cgroup of a run is too young to be frozen by itself, and if one
 // further up is, pid1 is frozen as well, or it is the root.
 type freezer struct {
-	mu   sync.Mutex
 	path string
 	fd   int // of cgroup.freeze, open because it is read with each spawn
 }
 
+// check refuses a run that would stop before execve.
+func (f *freezer) check(sp *ipc.Spawn) *ipc.SpawnFailed {
+	if sp.Cgroup == "" {
+		return nil
+	}
+	parent := filepath.Dir(sp.Cgroup)
+	if !f.frozen(parent) {
+		return nil
+	}
+	return &ipc.SpawnFailed{
+		Stage: ipc.StageCgroup, Path: parent, Errno: int(unix.EAGAIN),
+		Message: fmt.Sprintf("cannot start a process in the frozen cgroup %s: write 0 to its cgroup.freeze", parent),
+	}
+}
+
 func (f *freezer) frozen(path string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	b := make([]byte, 1)
 	if f.path == path {
 		if n, err := unix.Pread(f.fd, b, 0); n == 1 && err == nil {

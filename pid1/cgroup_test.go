@@ -121,6 +121,9 @@ func TestNothingStartsInAFrozenCgroup(t *testing.T) {
 	if m := s.failed(1); !strings.Contains(m.Message, "frozen cgroup "+dir+":") {
 		t.Errorf("in a frozen cgroup: %+v", m)
 	}
+	if err := writeSmall(dir+"/cgroup.freeze", "0"); err != nil {
+		t.Fatal(err)
+	}
 	sp = in(t, dir, shell(2, "true"))
 	os.Remove(sp.Cgroup)
 	s.spawn(sp)

@@ -270,6 +270,9 @@ func (k *keeper) state(link *ipc.Suspended) *state {
 
 // fds are all descriptors that the state names.
 func (s *state) fds() []int {
+	if s == nil {
+		return nil
+	}
 	fds := []int{s.Null}
 	for _, fd := range s.Store {
 		fds = append(fds, fd)
@@ -392,28 +395,38 @@ func execSelf(path string, env []string) error {
 	return fmt.Errorf("cannot execute it: %w", err)
 }
 
-// takeOver goes on with the state of the program that this process was before,
-// and says whether there is one.
-func (k *keeper) takeOver() bool {
+// inherited is the state of the program that this process was before, nil if it
+// was none.
+func inherited(pid int) (*state, error) {
 	value, ok := os.LookupEnv(stateEnv)
 	if !ok {
-		return false
+		return nil, nil
 	}
 	os.Unsetenv(stateEnv)
 	fd, err := strconv.Atoi(value)
 	if err != nil {
-		return false
+		return nil, nil
 	}
 	s, err := readState(fd)
 	unix.Close(fd)
-	if err == nil && s.Pid != k.pid {
+	if err == nil && s.Pid != pid {
 		err = fmt.Errorf("it is that of process %d", s.Pid)
 	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// takeOver goes on with an inherited state, and says whether there is one.
+func (k *keeper) takeOver(s *state, err error) bool {
 	if err != nil {
 		// It could before. Whose the children are nobody knows now, and a
 		// supervisor would start all services again beside them.
 		k.log.error("what runs is not known any more: ending all of it, to start afresh", "error", err)
 		k.signalLeft(unix.SIGKILL)
+	}
+	if s == nil {
 		return false
 	}
 	unix.Close(k.null)

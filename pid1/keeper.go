@@ -47,6 +47,7 @@ type keeper struct {
 	end   ending
 
 	sigs     *signalSet
+	children *childWatch
 	launcher *launcher
 	inbound  chan inbound
 	cgroups  *cgroupWatch
@@ -82,7 +83,7 @@ func newKeeper(opt options, log *logger, sigs *signalSet) *keeper {
 	k := &keeper{
 		opt: opt, log: log, pid: unix.Getpid(),
 		table: newTable(), store: fdStore{}, cgroups: newCgroupWatch(),
-		sigs: sigs, launcher: newLauncher(log), inbound: make(chan inbound, 64),
+		sigs: sigs, children: newChildWatch(), inbound: make(chan inbound, 64),
 		null: openNull(), shell: emergencyShell{Shown: map[string]bool{}},
 	}
 	if st, err := readStat(k.pid); err == nil {
@@ -121,6 +122,12 @@ func (k *keeper) turn(timer *time.Timer) {
 		}
 	}()
 	select {
+	case <-k.children.ended:
+		k.children.resting = true
+		k.reap()
+		if !k.childless {
+			k.children.wait()
+		}
 	case <-k.sigs.wake:
 		k.signalled(k.sigs.take())
 	case m := <-k.inbound:
@@ -212,10 +219,6 @@ func (k *keeper) dueRecheck(now time.Duration, at func(time.Duration) bool) {
 // signalled handles the signals of one turn.
 func (k *keeper) signalled(sigs []int) {
 	for _, sig := range sigs {
-		if sig == int(unix.SIGCHLD) {
-			k.reap()
-			continue
-		}
 		if k.end.begun {
 			continue
 		}
@@ -347,7 +350,7 @@ func (k *keeper) launch(j *job) {
 		return
 	}
 	k.forking++
-	go k.launcher.run(j)
+	k.launcher.begin(j)
 }
 
 // launched takes the outcome of a job: of the supervisor's start, or of a run.
@@ -359,6 +362,10 @@ func (k *keeper) launched(o outcome) {
 	if first {
 		j.forked = true
 		k.forking--
+		k.children.wait()
+	}
+	if o.done {
+		j.close(o.fail != nil)
 	}
 	switch j.kind {
 	case supervisorJob:

@@ -40,8 +40,8 @@ const (
 	shellJob              // nor has this one
 )
 
-// job is a spawn on its way through a goroutine of its own. It owns its
-// descriptors.
+// job is a spawn on its way through a thread that forks, or through a goroutine of
+// its own. It owns its descriptors.
 type job struct {
 	Spawn ipc.Spawn
 	kind  jobKind
@@ -87,39 +87,98 @@ type outcome struct {
 	fail  *ipc.SpawnFailed
 }
 
-// launcher runs jobs. Its goroutines share nothing with the keeper but jobs
-// and outcomes.
+// launcher runs jobs. What it does outside of the keeper shares nothing with that
+// but jobs and outcomes.
 type launcher struct {
+	forkers  *forkers
 	forks    chan struct{}
 	outcomes chan outcome
 	answers  chan error // of the program on disk
-	freezer  freezer
+	freezer  freezer    // the keeper's
 	log      *logger
 }
 
-func newLauncher(log *logger) *launcher {
-	return &launcher{
+// newLauncher makes the threads that fork; old are the descriptors that are there
+// already.
+func newLauncher(log *logger, old []int) *launcher {
+	l := &launcher{
 		forks:    make(chan struct{}, forksAtOnce),
 		outcomes: make(chan outcome, 64),
 		answers:  make(chan error, 1),
 		log:      log,
 	}
+	var err error
+	if l.forkers, err = startForkers(atOnce, old, l.direct); err != nil {
+		log.warn("starts will be slower: cannot make threads that fork", "error", err)
+	}
+	return l
 }
 
-// run takes a job to its end.
-func (l *launcher) run(j *job) {
-	defer func() {
-		if p := recover(); p != nil {
-			l.log.panicked("a spawn", p)
-			l.fail(j, &ipc.SpawnFailed{Stage: ipc.StageFork, Message: fmt.Sprintf("cannot start %s: pid1 has a bug: %v", j.Spawn.Tag, p)})
-		}
-	}()
-	o, status, fail := l.fork(j)
+// begin has a job run, and an outcome told. It belongs to the keeper.
+func (l *launcher) begin(j *job) {
+	if fail := l.freezer.check(&j.Spawn); fail != nil {
+		l.fail(j, fail)
+		return
+	}
+	if err := j.makePipes(); err != nil {
+		l.fail(j, explain(&j.Spawn, failure{ipc.StageFork, errno(err), ""}))
+		return
+	}
+	// Those threads may all be held up by a file system, which the supervisor and a
+	// shell must not be.
+	if j.kind != runJob || needsHelper(&j.Spawn) || !l.forkers.hand(j) {
+		go l.helped(j)
+	}
+}
+
+// direct runs a job whose child is forked as it is. What more there may be to it
+// is found out by the helper.
+func (l *launcher) direct(j *job, files []int) {
+	defer l.guard(j)
+	path, local, fail := preflight(j)
 	if fail != nil {
 		l.fail(j, fail)
 		return
 	}
-	failpoint.Hit("forked")
+	if local && len(files) > 0 {
+		o, fail := l.fork(j, func(o *outcome, cgroup int) (err error) {
+			o.pid, err = forkDirect(j, path, files, cgroup)
+			o.done = err == nil
+			return err
+		})
+		if fail == nil {
+			l.outcomes <- o
+			return
+		}
+	}
+	// Its one error number stands for all that may go wrong up to execve.
+	go l.helped(j)
+}
+
+// helped runs a job by way of the exec helper, which says on a pipe what became
+// of it.
+func (l *launcher) helped(j *job) {
+	defer l.guard(j)
+	path, local, fail := preflight(j)
+	if fail != nil {
+		l.fail(j, fail)
+		return
+	}
+	status := -1
+	o, fail := l.fork(j, func(o *outcome, cgroup int) (err error) {
+		if local && !needsHelper(&j.Spawn) {
+			if o.pid, err = forkDirect(j, path, j.Files, cgroup); err == nil {
+				o.done = true
+				return nil
+			}
+		}
+		o.pid, status, err = forkHelper(j, path, cgroup)
+		return err
+	})
+	if fail != nil {
+		l.fail(j, fail)
+		return
+	}
 	if !o.done {
 		l.outcomes <- o
 		// No thread waits here: the descriptor is with the runtime's poller.
@@ -129,52 +188,44 @@ func (l *launcher) run(j *job) {
 		}
 		o.done, o.at = true, monotonic()
 	}
-	j.close(false)
 	l.outcomes <- o
 }
 
-// fork makes the child of a job: the program itself, or the helper, which says
-// on the pipe status what became of it.
-func (l *launcher) fork(j *job) (o outcome, status int, fail *ipc.SpawnFailed) {
-	path, local, fail := preflight(j)
-	if fail != nil {
-		return o, -1, fail
+// guard has a job whose goroutine has panicked fail.
+func (l *launcher) guard(j *job) {
+	if p := recover(); p != nil {
+		l.log.panicked("a spawn", p)
+		l.fail(j, &ipc.SpawnFailed{Stage: ipc.StageFork, Message: fmt.Sprintf("cannot start %s: pid1 has a bug: %v", j.Spawn.Tag, p)})
 	}
-	cgroup, fail := l.openCgroup(&j.Spawn)
+}
+
+// fork has a child forked in its cgroup, and notes when that was.
+func (l *launcher) fork(j *job, fork func(o *outcome, cgroup int) error) (o outcome, fail *ipc.SpawnFailed) {
+	cgroup, fail := openCgroup(&j.Spawn)
 	if fail != nil {
-		return o, -1, fail
+		return o, fail
 	}
 	if cgroup >= 0 {
 		defer unix.Close(cgroup)
 	}
 	l.forks <- struct{}{}
 	defer func() { <-l.forks }()
-	if err := j.makePipes(); err != nil {
-		return o, -1, explain(&j.Spawn, failure{ipc.StageFork, errno(err), ""})
+	o.job, o.since = j, monotonic()
+	before := ticks()
+	if err := fork(&o, cgroup); err != nil {
+		return o, explain(&j.Spawn, failure{ipc.StageFork, errno(err), ""})
 	}
-	o.job = j
-	var err error
-	if local && !needsHelper(&j.Spawn) {
-		o.since = monotonic()
-		o.pid, err = forkDirect(j, path, cgroup)
-		o.done, o.at = err == nil, monotonic()
-	}
-	if !o.done {
-		// After a direct fork has failed as well: its one error number stands
-		// for all that may go wrong up to execve, and the helper knows more.
-		o.since = monotonic()
-		if o.pid, status, err = forkHelper(j, path, cgroup); err != nil {
-			return o, -1, explain(&j.Spawn, failure{ipc.StageFork, errno(err), ""})
+	failpoint.Hit("forked")
+	o.at = monotonic()
+	if o.start = ticks(); o.start != before {
+		if st, err := readStat(o.pid); err == nil {
+			o.start = st.start
 		}
 	}
-	if st, err := readStat(o.pid); err == nil {
-		o.start = st.start
-	}
-	return o, status, nil
+	return o, nil
 }
 
 func (l *launcher) fail(j *job, f *ipc.SpawnFailed) {
-	j.close(true)
 	f.Run = j.Spawn.Run
 	l.outcomes <- outcome{job: j, done: true, fail: f}
 }
@@ -208,8 +259,7 @@ func newJob(sp ipc.Spawn, store fdStore, null int) (j *job, err error) {
 	return j, nil
 }
 
-// makePipes makes the pipes of the child: no sooner than it is forked, because
-// each fork copies the table of descriptors.
+// makePipes makes the pipes of the child.
 func (j *job) makePipes() error {
 	for _, p := range j.Spawn.Pipes {
 		var ends [2]int

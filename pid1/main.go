@@ -53,9 +53,9 @@ const (
 )
 
 // warm is how many threads pid1 may need at the same time. Beside spawns and what
-// runs there are the keeper, the log, the start of a supervisor and the question
-// to a successor that may be in a system call.
-const warm = atOnce + procs + 4
+// runs there are the keeper, the log, who waits for children, the start of a
+// supervisor and the question to a successor that may be in a system call.
+const warm = atOnce + procs + 5
 
 // options are how pid1 was started.
 type options struct {
@@ -118,9 +118,11 @@ func main() {
 	}
 	k := newKeeper(opt, log, sigs)
 	k.sup.Argv = opt.server
-	before := k.takeOver()
-	// Children that were there before execve.
-	k.reap()
+	s, err := inherited(k.pid)
+	k.launcher = newLauncher(log, s.fds())
+	before := k.takeOver(s, err)
+	go k.children.loop()
+	k.children.wait() // for those, too, that were there before execve
 	if !before {
 		k.startSupervisor()
 	}

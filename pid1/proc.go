@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,17 @@ type stat struct {
 	zombie          bool
 	ppid, pgid, sid int
 	start           uint64 // clock ticks since boot
+}
+
+// tick is the unit of times in /proc: USER_HZ is 100 on amd64 and arm64.
+const tick = 10 * time.Millisecond
+
+// ticks is the time since boot as stat has that of a start: who is forked between
+// two calls with the same result started then.
+func ticks() uint64 {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return uint64(ts.Nano() / int64(tick))
 }
 
 func readStat(pid int) (stat, error) {

@@ -11,6 +11,40 @@ import (
 	"github.com/threefoldtech/zinit/ipc"
 )
 
+// childWatch tells of children that have ended. A thread waits for them in the
+// kernel, and not for SIGCHLD: a signal goes through three goroutines before it
+// is here, which costs more than all the rest of reaping.
+//
+// Where there are no children it rests, until one is forked. An init may be given
+// one nevertheless; it is reaped when the supervisor, without which there is no
+// child, is started the next time.
+type childWatch struct {
+	// ended has a token when a child has ended, or when there are none.
+	ended chan struct{}
+	// again has one when it is to wait for the next.
+	again   chan struct{}
+	resting bool // the keeper's
+}
+
+func newChildWatch() *childWatch {
+	return &childWatch{ended: make(chan struct{}, 1), again: make(chan struct{}, 1), resting: true}
+}
+
+// wait has it wait for the next child that ends.
+func (w *childWatch) wait() {
+	if w.resting {
+		w.resting = false
+		w.again <- struct{}{}
+	}
+}
+
+func (w *childWatch) loop() {
+	for range w.again {
+		retry(func() error { return unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil) })
+		w.ended <- struct{}{}
+	}
+}
+
 // siginfoChild is the beginning of the kernel's siginfo_t for a child, on
 // 64-bit Linux (sigaction(2)).
 type siginfoChild struct {

@@ -24,17 +24,20 @@ type signalSet struct {
 // them. It is the first thing main does: a Go program that is PID 1 exits on
 // a signal that it has not asked for, and on SIGPIPE of a broken console. It
 // never ignores one, because children would inherit that. SIGURG is left to
-// the runtime, which interrupts goroutines with it.
+// the runtime, which interrupts goroutines with it. SIGCHLD has its default
+// action, which is that the kernel does not even deliver it: childWatch waits for
+// children.
 func catchSignals() *signalSet {
 	s := &signalSet{wake: make(chan struct{}, 1)}
 	c := make(chan os.Signal, 256)
 	for n := 1; n <= lastSignal; n++ {
 		switch sig := syscall.Signal(n); sig {
-		case unix.SIGKILL, unix.SIGSTOP, unix.SIGURG:
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGURG, unix.SIGCHLD:
 		default:
 			signal.Notify(c, sig)
 		}
 	}
+	setAction(int(unix.SIGCHLD), &sigaction{})
 	go s.collect(c)
 	return s
 }
@@ -70,11 +73,8 @@ func (s *signalSet) take() []int {
 	return sigs
 }
 
-// waiting says whether something has come since then that would be lost: the
-// end of a child is found in any case.
-func (s *signalSet) waiting() bool {
-	return s.pending.Load()&^(1<<(unix.SIGCHLD-1)) != 0
-}
+// waiting says whether something has come since then.
+func (s *signalSet) waiting() bool { return s.pending.Load() != 0 }
 
 // discarded says which signals mean nothing to zinit nor to a main command:
 // those that the kernel sends to whoever writes to a broken pipe, or uses a

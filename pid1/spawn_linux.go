@@ -15,8 +15,8 @@ import (
 
 // forkDirect starts a program with nothing but what the Go runtime does
 // between fork and execve.
-func forkDirect(j *job, path string, cgroup int) (pid int, err error) {
-	attr := procAttr(j, cgroup)
+func forkDirect(j *job, path string, files []int, cgroup int) (pid int, err error) {
+	attr := procAttr(j, files, cgroup)
 	attr.Dir, attr.Env = j.Spawn.Dir, j.Spawn.Env
 	if c := j.Spawn.Cred; c != nil && !ownIdentity(c.UID, c.GID, c.Groups) {
 		attr.Sys.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
@@ -56,7 +56,7 @@ func forkHelper(j *job, path string, cgroup int) (pid, status int, err error) {
 		return 0, -1, err
 	}
 	defer unix.Close(ends[1])
-	attr := procAttr(j, cgroup)
+	attr := procAttr(j, j.Files, cgroup)
 	n := len(attr.Files)
 	attr.Files = append(attr.Files, uintptr(memory), uintptr(ends[1]))
 	// The helper lives for a millisecond: no collector, no second processor.
@@ -108,9 +108,9 @@ func readMemoryFile(fd int) ([]byte, error) {
 
 // procAttr is what both ways of starting have in common: the descriptors, the
 // session or the terminal, and the cgroup, -1 for none.
-func procAttr(j *job, cgroup int) *syscall.ProcAttr {
+func procAttr(j *job, files []int, cgroup int) *syscall.ProcAttr {
 	attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{}}
-	for _, fd := range j.Files {
+	for _, fd := range files {
 		attr.Files = append(attr.Files, uintptr(fd))
 	}
 	switch {
