@@ -160,6 +160,7 @@ func (s *server) onFrame(f ipc.Frame) error {
 			s.listenTo(sock)
 		}
 		s.step(core.Exited{Run: core.RunID(m.Run), End: s.endOf(m), Left: m.Left})
+		s.pipesOver(core.RunID(m.Run))
 		s.dropRunFds(core.RunID(m.Run))
 	case ipc.KindEmptied:
 		var m ipc.Emptied

@@ -93,8 +93,8 @@ func logsGet(c *client, ctx context.Context, r ipc.Request) (any, error) {
 func (c *client) drain(ctx context.Context, services []string) error {
 	var runs []core.RunID
 	err := c.s.in(ctx, func() {
-		for end, name := range c.s.pipes {
-			if services == nil || slices.Contains(services, path.Base(name)) {
+		for end, p := range c.s.pipes {
+			if services == nil || slices.Contains(services, path.Base(p.name)) {
 				runs = append(runs, end.run)
 			}
 		}

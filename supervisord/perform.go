@@ -58,7 +58,7 @@ func (s *server) perform(a core.Action) {
 	case core.SetMain:
 		s.keeper.send(ipc.KindMain, ipc.Main{Run: ipc.RunID(a.Run), Pid: a.Pid})
 	case core.Changed:
-		s.onChanged(a)
+		s.changed = append(s.changed, a)
 	case core.Shell:
 		s.keeper.send(ipc.KindShell, ipc.Shell{Cause: fmt.Sprintf("%s/%d", a.Service, a.Run), Reason: a.Reason})
 	case core.Halt:
@@ -78,7 +78,7 @@ func (s *server) perform(a core.Action) {
 	}
 }
 
-// onChanged tells the log and those who wait.
+// onChanged tells the log and those who wait, when what is to be done is under way.
 func (s *server) onChanged(a core.Changed) {
 	s.moved = true
 	for w := range s.waiters {
@@ -140,9 +140,9 @@ type prepared struct {
 const maxPrepared = 8
 
 // prepare makes the order for pid1. What may block on a file system, reading
-// environment files, secrets and the user database, is done beside the loop, as
-// is making a cgroup, which takes the kernel a while. The core sends no signal
-// to a run before it was spawned, so nothing can overtake the order.
+// environment files, secrets and the user database, is done beside the loop. The
+// core sends no signal to a run before it was spawned, so nothing can overtake the
+// order.
 func (s *server) prepare(a core.Spawn) {
 	b := builder{
 		action: a, env: s.environment(a.Service), runtimeDir: s.paths.RuntimeDir,
@@ -159,10 +159,6 @@ func (s *server) prepare(a core.Spawn) {
 			<-s.preparing
 			s.inbox <- p
 		}()
-		return
-	}
-	if s.cgroups != nil {
-		s.cgroups.work.do(func() { s.inbox <- b.build() })
 		return
 	}
 	s.onPrepared(b.build())
@@ -203,10 +199,10 @@ type builder struct {
 	shell bool
 }
 
-// mayBlock says that something has to be read for it.
+// mayBlock says that something has to be read for it, or limits to be written.
 func (b builder) mayBlock() bool {
 	sp := b.action.Service
-	return len(sp.EnvFile) > 0 || len(sp.Ports) > 0 || sp.User != "" || sp.Group != "" || slices.ContainsFunc(sp.Env, isSecret)
+	return b.cgroup != "" && len(cgroupLimits(sp.Limits)) > 0 || len(sp.EnvFile) > 0 || len(sp.Ports) > 0 || sp.User != "" || sp.Group != "" || slices.ContainsFunc(sp.Env, isSecret)
 }
 
 func (b builder) build() prepared {

@@ -12,6 +12,13 @@ import (
 	"github.com/threefoldtech/zinit/supervisord/logs"
 )
 
+// logPipe is a pipe under capture, which pid1 keeps, too. It is dropped when all of
+// it is stored and the leader of its run has ended, so that both are one message.
+type logPipe struct {
+	name         string
+	stored, over bool
+}
+
 // addPipe takes over the read end of a pipe that pid1 made for a run.
 func (s *server) addPipe(name string, fd int) {
 	part := strings.Split(name, "/")
@@ -35,7 +42,7 @@ func (s *server) addPipe(name string, fd int) {
 	if stream == logs.Stderr.String() {
 		which = logs.Stderr
 	}
-	if s.pipes[logEnd{run, which}] != "" { // pid1 has told of it as a stored one before its run was spawned
+	if s.pipes[logEnd{run, which}] != nil { // pid1 has told of it as a stored one before its run was spawned
 		unix.Close(fd)
 		return
 	}
@@ -44,7 +51,7 @@ func (s *server) addPipe(name string, fd int) {
 		unix.Close(fd)
 		return
 	}
-	s.pipes[logEnd{run, which}] = name
+	s.pipes[logEnd{run, which}] = &logPipe{name: name}
 }
 
 // logEnd says that a log pipe has no writer any more and all of it is stored.
@@ -79,10 +86,31 @@ func (e *logEnds) take() []logEnd {
 	return list
 }
 
-// dropEnded lets pid1 close the pipes that have ended.
-func (s *server) dropEnded() {
+// pipesStored notes which pipes have ended.
+func (s *server) pipesStored() {
 	for _, end := range s.ended.take() {
-		s.keeper.send(ipc.KindDrop, ipc.Drop{Name: s.pipes[end]})
+		if p := s.pipes[end]; p != nil {
+			p.stored = true
+			s.dropPipe(end, p)
+		}
+	}
+}
+
+// pipesOver notes that the leader of a run has ended.
+func (s *server) pipesOver(run core.RunID) {
+	for _, stream := range []logs.Stream{logs.Stdout, logs.Stderr} {
+		end := logEnd{run, stream}
+		if p := s.pipes[end]; p != nil {
+			p.over = true
+			s.dropPipe(end, p)
+		}
+	}
+}
+
+// dropPipe lets pid1 close a pipe of which nothing is to come.
+func (s *server) dropPipe(end logEnd, p *logPipe) {
+	if p.stored && p.over {
+		s.keeper.drop(p.name)
 		delete(s.pipes, end)
 	}
 }

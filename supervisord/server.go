@@ -71,7 +71,8 @@ type server struct {
 	scraping sync.Mutex
 
 	pending []core.Action
-	told    int // how many of them newEvents has seen
+	told    int            // how many of them newEvents has seen
+	changed []core.Changed // what tell is to say
 	acks    []uint64
 	after   []func() // to be run when the batch is saved and acted upon
 	// events wait for the next turn: what an action has brought about.
@@ -86,9 +87,9 @@ type server struct {
 	// the next supervisor, which would start them again by what is saved.
 	unforgotten []core.RunID
 	moved       bool // a service has changed its state since the waiters were asked
-	// pipes holds the names of the log pipes under capture, ended those of them
-	// that the capture is done with; ended is safe for concurrent use.
-	pipes    map[logEnd]string
+	// pipes holds the log pipes under capture, ended those of them that the capture
+	// is done with; ended is safe for concurrent use.
+	pipes    map[logEnd]*logPipe
 	ended    *logEnds
 	attached *attachment
 
@@ -115,7 +116,7 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	s := &server{
 		opts: o, keeper: k, log: log, started: time.Now(),
 		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour), preparing: make(chan struct{}, maxPrepared),
-		history: &history{}, waiters: map[*waiter]bool{}, pipes: map[logEnd]string{},
+		history: &history{}, waiters: map[*waiter]bool{}, pipes: map[logEnd]*logPipe{},
 		ended: &logEnds{more: make(chan struct{}, 1)}, helperRuns: map[ipc.RunID]bool{}, unmet: map[string]bool{},
 		base:       newEnviron(ownEnviron()).list,
 		ownProxies: map[string]*spec.Proxy{}, listeners: map[spec.Address]int{}, deaf: map[spec.Address]string{},
@@ -275,6 +276,7 @@ func (s *server) run() error {
 	go s.notify.waitLoop()
 	s.save() // what start has stepped since it took over
 	s.act()
+	s.tell()
 	for {
 		if err := s.takeAll(); err != nil {
 			return err
@@ -286,6 +288,7 @@ func (s *server) run() error {
 		s.save()
 		s.act()
 		s.keeper.conn.Release()
+		s.tell()
 	}
 }
 
@@ -305,7 +308,7 @@ func (s *server) takeAll() error {
 				return err
 			}
 		case <-s.ended.more:
-			s.dropEnded()
+			s.pipesStored()
 		case <-s.timer.C:
 			s.listenToAll()
 		}
@@ -318,7 +321,7 @@ func (s *server) takeAll() error {
 				return err
 			}
 		case <-s.ended.more:
-			s.dropEnded()
+			s.pipesStored()
 		default:
 			return nil
 		}
@@ -458,6 +461,15 @@ func (s *server) act() {
 	if s.halting != nil && len(s.helperRuns) == 0 {
 		s.halt(*s.halting)
 		s.halting = nil
+	}
+}
+
+// tell says what has been saved and acted upon to those who asked for it.
+func (s *server) tell() {
+	changed := s.changed
+	s.changed = nil
+	for _, a := range changed {
+		s.onChanged(a)
 	}
 	after := s.after
 	s.after = nil

@@ -189,6 +189,13 @@ func (s *server) adoptPipes() {
 			s.addPipe(name, fd)
 		}
 	}
+	led := map[core.RunID]bool{}
+	for _, r := range s.keeper.runs {
+		led[core.RunID(r.Run)] = r.State != ipc.RunExited
+	}
+	for end, p := range s.pipes {
+		p.over = !led[end.run]
+	}
 }
 
 // tagOf is what pid1 is told of a run, by which a supervisor that has lost its

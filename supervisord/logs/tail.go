@@ -208,6 +208,9 @@ func (s *service) numbers() []uint32 {
 	return numbers
 }
 
+// readMost is how many bytes of output are read at once.
+const readMost = 128 << 10
+
 // reader merges the lines of several services. It belongs to one goroutine and
 // holds one buffer and a few open files, however many services there are, and
 // of each the lines that are unfinished.
@@ -229,10 +232,17 @@ func (c *Capture) newReader(q Query, yield func(Line) error) *reader {
 		query:   q,
 		yield:   yield,
 		files:   &fileCache{capture: c, open: map[fileKey]*segmentFiles{}},
-		buf:     make([]byte, 128<<10),
 		sources: map[*service]*source{},
 		views:   map[*service]view{},
 	}
+}
+
+// room is where a piece is read to.
+func (r *reader) room(p piece) []byte {
+	if n := min(p.size, readMost); int64(len(r.buf)) < n {
+		r.buf = make([]byte, n)
+	}
+	return r.buf
 }
 
 func (r *reader) add(v view) *source {
@@ -320,7 +330,7 @@ func (r *reader) count(s *source, unfinished bool, match func(Line) bool) (n int
 		if !ok {
 			break
 		}
-		data, next, ok := s.take(p, r.buf)
+		data, next, ok := s.take(p, r.room(p))
 		if !ok {
 			continue
 		}
@@ -364,7 +374,7 @@ func (r *reader) step(s *source) error {
 	if !ok {
 		return nil
 	}
-	data, next, ok := s.take(p, r.buf)
+	data, next, ok := s.take(p, r.room(p))
 	if !ok {
 		return nil
 	}
