@@ -73,9 +73,9 @@ type Spawn struct {
 	Tag string `msgpack:"tag"`
 	// Argv is the command. A name without a slash is looked up in the PATH of
 	// Env.
-	Argv []string `msgpack:"argv"`
+	Argv Words `msgpack:"argv"`
 	// Env is the whole environment, KEY=value.
-	Env []string `msgpack:"env,omitempty"`
+	Env Words `msgpack:"env,omitempty"`
 	// Dir is the working directory, "" for pid1's own.
 	Dir string `msgpack:"dir,omitempty"`
 	// Cred is the identity, nil for pid1's own.

@@ -224,7 +224,7 @@ func TestReplacedUnderLoad(t *testing.T) {
 func TestSignalsBeforeAReplacementAreKept(t *testing.T) {
 	w := start(t, setup{})
 	s := w.supervisor()
-	sigs := []unix.Signal{unix.SIGHUP, unix.SIGTERM, unix.SIGUSR1, unix.SIGPWR, unix.SIGWINCH, 37, 64}
+	sigs := []unix.Signal{unix.SIGHUP, unix.SIGTERM, unix.SIGUSR1, unix.SIGPWR, unix.SIGINT, 37, 39}
 	for i := range 3 * len(sigs) {
 		sig := sigs[i%len(sigs)]
 		n := w.said("pid1 has been replaced")

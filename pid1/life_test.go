@@ -256,12 +256,13 @@ func TestGarbageOnTheLink(t *testing.T) {
 func TestSignalsFromOutsideAreRequests(t *testing.T) {
 	w := start(t, setup{})
 	s := w.supervisor()
-	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGPWR, unix.SIGQUIT, unix.SIGWINCH, unix.SIGTSTP, unix.SIGCONT, 37, 64} {
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGPWR, unix.SIGQUIT, unix.SIGTSTP, unix.SIGCONT, unix.SIGABRT, 37, 39} {
 		unix.Kill(w.pid, sig)
 		m := s.requested(sig)
 		s.send(ipc.KindAck, ipc.Ack{Seq: m.Seq})
 	}
-	for _, sig := range []unix.Signal{unix.SIGPIPE, unix.SIGURG, unix.SIGTTIN, unix.SIGTTOU} {
+	// Nobody has a use for these where there is no main command.
+	for _, sig := range []unix.Signal{unix.SIGPIPE, unix.SIGURG, unix.SIGTTIN, unix.SIGTTOU, unix.SIGWINCH, unix.SIGALRM, unix.SIGPROF, unix.SIGIO, 36, 64} {
 		unix.Kill(w.pid, sig)
 	}
 	s.sync()

@@ -17,13 +17,12 @@ import (
 	"math"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/memory"
 	"github.com/threefoldtech/zinit/common/threads"
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ipc"
@@ -44,18 +43,10 @@ All other flags are passed to zinit-server. COMMAND is run as the service main:
 when it ends everything is stopped, and zinit-pid1 exits with its code.
 `
 
-const (
-	// settled is the time from the start after which memory is kept small.
-	settled = 3 * time.Second
-	// startGC has a start collect for the first time at 8 MiB, in percent of
-	// the least heap of the runtime, 4 MiB.
-	startGC = 200
-)
-
-// warm is how many threads pid1 may need at the same time. Beside spawns and what
+// warm is how many threads pid1 may need at the same time beside those that fork and
 // runs there are the keeper, the log, who waits for children, the start of a
 // supervisor and the question to a successor that may be in a system call.
-const warm = atOnce + procs + 5
+const warm = procs + 5
 
 // options are how pid1 was started.
 type options struct {
@@ -82,14 +73,9 @@ func main() {
 	closeOnExecAll()
 	// Set by hand, it is not adjusted from time to time.
 	runtime.GOMAXPROCS(procs)
-	// To collect, the runtime waits for the forks under way, so while a system
-	// starts it is to be rare. Later it is to be early: a keeper of a few
-	// services has some hundred kilobytes.
-	debug.SetGCPercent(startGC)
-	time.AfterFunc(settled, func() {
-		debug.SetGCPercent(25)
-		debug.FreeOSMemory()
-	})
+	// A keeper of a few services has some hundred kilobytes. While a system starts
+	// it is not to collect: for that the runtime waits for the forks under way.
+	memory.Keep(25)
 	if os.Getenv("PATH") == "" {
 		os.Setenv("PATH", defaultPath)
 	}
@@ -126,7 +112,9 @@ func main() {
 	if !before {
 		k.startSupervisor()
 	}
-	threads.Warm(warm) // while the supervisor comes up
+	// While the supervisor comes up.
+	sigs.catchOthers(len(opt.main) > 0)
+	threads.Warm(warm)
 	k.loop()
 }
 

@@ -18,32 +18,44 @@ const lastSignal = 64
 type signalSet struct {
 	pending atomic.Uint64
 	wake    chan struct{}
+	caught  chan os.Signal
 }
 
-// catchSignals makes all signals that can be caught harmless and collects
-// them. It is the first thing main does: a Go program that is PID 1 exits on
-// a signal that it has not asked for, and on SIGPIPE of a broken console. It
-// never ignores one, because children would inherit that. SIGURG is left to
-// the runtime, which interrupts goroutines with it. SIGCHLD has its default
-// action, which is that the kernel does not even deliver it: childWatch waits for
-// children.
+// catchSignals makes signals harmless and collects them. It is the first thing main
+// does: a Go program that is PID 1 exits on a signal that it has not asked for, and on
+// SIGPIPE of a broken console. It never ignores one, because children would inherit
+// that. These are the ones that somebody may send to an init as it starts; each takes
+// the runtime two switches of threads, so the others follow by catchOthers.
 func catchSignals() *signalSet {
-	s := &signalSet{wake: make(chan struct{}, 1)}
-	c := make(chan os.Signal, 256)
-	for n := 1; n <= lastSignal; n++ {
-		switch sig := syscall.Signal(n); sig {
-		case unix.SIGKILL, unix.SIGSTOP, unix.SIGURG, unix.SIGCHLD:
-		default:
-			signal.Notify(c, sig)
-		}
-	}
+	s := &signalSet{wake: make(chan struct{}, 1), caught: make(chan os.Signal, 256)}
+	signal.Notify(s.caught, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE, unix.SIGTSTP,
+		unix.SIGUSR1, unix.SIGUSR2, unix.SIGPWR, unix.Signal(37), unix.Signal(38), unix.Signal(39))
 	setAction(int(unix.SIGCHLD), &sigaction{})
-	go s.collect(c)
+	go s.collect()
 	return s
 }
 
-func (s *signalSet) collect(c <-chan os.Signal) {
-	for sig := range c {
+// catchOthers makes the other signals harmless, and collects all of them where a
+// main command has a use for them. SIGURG is left to the runtime, which interrupts
+// goroutines with it. SIGCHLD has its default action, which is that the kernel does
+// not even deliver it: childWatch waits for children.
+func (s *signalSet) catchOthers(all bool) {
+	for n := 1; n <= lastSignal; n++ {
+		switch sig := syscall.Signal(n); sig {
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGURG, unix.SIGCHLD:
+		case unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
+			unix.SIGCONT, unix.SIGTTIN, unix.SIGTTOU: // which would end pid1, or stop it
+			signal.Notify(s.caught, sig)
+		default:
+			if all {
+				signal.Notify(s.caught, sig)
+			}
+		}
+	}
+}
+
+func (s *signalSet) collect() {
+	for sig := range s.caught {
 		n, ok := sig.(syscall.Signal)
 		if !ok || discarded(n) {
 			continue

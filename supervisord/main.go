@@ -35,7 +35,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -43,6 +42,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/threefoldtech/zinit/common/logx"
+	"github.com/threefoldtech/zinit/common/memory"
 	"github.com/threefoldtech/zinit/common/paths"
 	"github.com/threefoldtech/zinit/common/spec"
 	"github.com/threefoldtech/zinit/common/threads"
@@ -226,14 +226,6 @@ func myself() (string, error) {
 }
 
 const (
-	// settled is the time from the start after which memory is kept small.
-	settled = 3 * time.Second
-	// startGC has a start collect for the first time at 8 MiB, in percent of
-	// the least heap of the runtime, 4 MiB.
-	startGC = 200
-)
-
-const (
 	// procs is how many threads run Go at the same time, where there are as many
 	// processors.
 	procs = 4
@@ -247,13 +239,9 @@ const (
 func supervise(o options, link string, log *slog.Logger) error {
 	// More would help nobody, and be threads that have to be there beforehand.
 	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), procs))
-	// A start allocates much, once. Then the heap is small and mostly idle:
-	// collecting it a little more often costs less than what it would grow to.
-	debug.SetGCPercent(startGC)
-	time.AfterFunc(settled, func() {
-		debug.SetGCPercent(50)
-		debug.FreeOSMemory()
-	})
+	// The heap is small and mostly idle: collecting it a little more often costs
+	// less than what it would grow to.
+	memory.Keep(50)
 	k, err := connectKeeper(link)
 	if err != nil {
 		return err

@@ -107,6 +107,10 @@ type server struct {
 	watch    *watcher
 }
 
+// watchAfter is when files in the runtime directory are watched, which is for those
+// who stay, and before memory is tidied.
+const watchAfter = 2 * time.Second
+
 // mainService is the name of the service that runs a container's main command.
 const mainService = "main"
 
@@ -175,7 +179,7 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	}
 	s.watch = &watcher{}
 	s.mend()
-	time.AfterFunc(settled, func() { s.inbox <- s.watchOver })
+	time.AfterFunc(watchAfter, func() { s.inbox <- s.watchOver })
 	s.tellManager("READY=1")
 	return s, nil
 }
