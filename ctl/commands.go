@@ -238,10 +238,12 @@ Examples:
 			name: "metrics", summary: "print what monitoring wants to know", max: 0,
 			help: `OpenMetrics text: states, restarts, uptime, processor and memory of services,
 counters of proxies, how often the supervisor was replaced. With --json it is
-one string, the field text.
+one string, the field text. The textfile collector of node_exporter reads it
+too, and counters without their type.
 
 zinit-server --metrics 127.0.0.1:9090 serves the same over HTTP, to anybody who
-can connect, at /metrics; /healthz is for a liveness probe (the supervisor
+can connect, at /metrics, in the older text format of Prometheus to those who do
+not ask for OpenMetrics; /healthz is for a liveness probe (the supervisor
 answers) and /readyz for a readiness probe (everything wanted is running or
 done; else it says what is not).
 

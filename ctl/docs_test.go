@@ -53,7 +53,7 @@ func TestDocsAreUpToDate(t *testing.T) {
 				t.Fatal(err)
 			}
 		default:
-			t.Errorf("%s is stale: go test ./ctl -run Docs -update", file)
+			t.Errorf("%s is stale: go test ./ctl -run DocsAreUpToDate -update", file)
 		}
 	}
 }

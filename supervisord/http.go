@@ -42,9 +42,16 @@ var statusWords = map[int]string{
 	200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable",
 }
 
+// httpRequest is what is looked at of a request.
+type httpRequest struct {
+	method string
+	path   string // without the query
+	accept string // the Accept headers, "" without
+}
+
 // httpServer answers requests for pages.
 type httpServer struct {
-	get func(ctx context.Context, path string) page
+	get func(context.Context, httpRequest) page
 	// headTime is how long a client may take for its request.
 	headTime time.Duration
 }
@@ -79,24 +86,24 @@ func (h httpServer) answer(conn net.Conn) {
 	conn.SetReadDeadline(time.Now().Add(h.headTime))
 	ctx, cancel := context.WithTimeout(context.Background(), httpTime)
 	defer cancel()
-	method, path, err := readRequest(conn)
+	r, err := readRequest(conn)
 	var p page
 	switch {
 	case errors.Is(err, errBadRequest):
 		p = plainPage(400, err.Error())
 	case err != nil:
 		return // it has gone, or says nothing
-	case method != "GET" && method != "HEAD":
+	case r.method != "GET" && r.method != "HEAD":
 		p = plainPage(405, "only GET and HEAD are answered")
 	default:
-		p = h.get(ctx, path)
+		p = h.get(ctx, r)
 	}
 	head := fmt.Sprintf("HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n",
 		p.status, statusWords[p.status], p.kind, len(p.body))
 	if p.status == 405 {
 		head += "Allow: GET, HEAD\r\n"
 	}
-	if method == "HEAD" {
+	if r.method == "HEAD" {
 		p.body = ""
 	}
 	if _, err := io.WriteString(conn, head+"\r\n"+p.body); err != nil {
@@ -112,33 +119,36 @@ func (h httpServer) answer(conn net.Conn) {
 
 var errBadRequest = errors.New("not a request that is understood here")
 
-// readRequest reads a request up to its empty line, and returns the path
-// without the query.
-func readRequest(r io.Reader) (method, path string, err error) {
+// readRequest reads a request up to its empty line.
+func readRequest(from io.Reader) (r httpRequest, err error) {
 	// With one byte more than may be there, an end is told from a limit.
-	limited := &io.LimitedReader{R: r, N: httpHead + 1}
+	limited := &io.LimitedReader{R: from, N: httpHead + 1}
 	lines := bufio.NewReaderSize(limited, 1024)
 	for first := true; ; first = false {
 		line, err := lines.ReadString('\n')
 		switch {
 		case limited.N == 0:
-			return "", "", fmt.Errorf("%w: larger than %d bytes", errBadRequest, httpHead)
+			return httpRequest{}, fmt.Errorf("%w: larger than %d bytes", errBadRequest, httpHead)
 		case err != nil:
-			return "", "", err
+			return httpRequest{}, err
 		}
 		line = strings.TrimRight(line, "\r\n")
 		if line == "" && !first {
-			return method, path, nil
+			return r, nil
 		}
 		if !first {
+			name, value, _ := strings.Cut(line, ":")
+			if strings.EqualFold(name, "Accept") {
+				r.accept += "," + value
+			}
 			continue
 		}
 		words := strings.Split(line, " ")
 		if len(words) != 3 || !strings.HasPrefix(words[1], "/") || !strings.HasPrefix(words[2], "HTTP/1.") {
-			return "", "", errBadRequest
+			return httpRequest{}, errBadRequest
 		}
-		method = words[0]
-		path, _, _ = strings.Cut(words[1], "?")
+		r.method = words[0]
+		r.path, _, _ = strings.Cut(words[1], "?")
 	}
 }
 

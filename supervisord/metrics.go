@@ -11,28 +11,78 @@ import (
 	"github.com/threefoldtech/zinit/supervisord/core"
 )
 
-// exposition is a text in the OpenMetrics format, version 1.0.0. It uses what
-// the older text format of Prometheus has as well.
+// exposition is a text for monitoring.
 type exposition struct {
 	strings.Builder
+	format     metricsFormat
 	name, kind string // of the family that is being written
 }
 
-// openMetrics is its media type.
-const openMetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+// metricsFormat is a media type.
+type metricsFormat string
 
-// escapeLabel is what a label and a help text cannot hold as it is.
-var escapeLabel = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
+const (
+	openMetrics metricsFormat = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+	// plainMetrics is the older text format of Prometheus. Programs that read
+	// only that take the samples of OpenMetrics for what they are, but not the
+	// type and the help of counters.
+	plainMetrics metricsFormat = "text/plain; version=0.0.4; charset=utf-8"
+)
+
+// acceptedFormat is the one of the two that an Accept header (RFC 9110, 12.5.1)
+// prefers. OpenMetrics is for those who name it.
+func acceptedFormat(accept string) metricsFormat {
+	var open, plain float64
+	for r := range strings.SplitSeq(accept, ",") {
+		kind, params, _ := strings.Cut(r, ";")
+		quality, version := 1.0, ""
+		for p := range strings.SplitSeq(params, ";") {
+			switch name, value, _ := strings.Cut(strings.TrimSpace(p), "="); strings.ToLower(name) {
+			case "q":
+				quality, _ = strconv.ParseFloat(value, 64)
+			case "version":
+				version = strings.Trim(value, `"`)
+			}
+		}
+		switch strings.ToLower(strings.TrimSpace(kind)) {
+		case "application/openmetrics-text":
+			if version == "" || version == "1.0.0" {
+				open = max(open, quality)
+			}
+		case "text/plain":
+			plain = max(plain, quality)
+		}
+	}
+	if open > 0 && open >= plain {
+		return openMetrics
+	}
+	return plainMetrics
+}
+
+// escapeLabel is what a label cannot hold as it is, escapeHelp what a help text
+// of the older format cannot.
+var (
+	escapeLabel = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
+	escapeHelp  = strings.NewReplacer(`\`, `\\`, "\n", `\n`)
+)
 
 // family begins one; all of its samples follow. The name of one with a unit
 // ends with that.
 func (e *exposition) family(name, kind, unit, help string) {
 	e.name, e.kind = name, kind
+	escape := escapeLabel
+	if e.format == plainMetrics {
+		// A family has the name of its samples there, and no unit.
+		unit, escape = "", escapeHelp
+		if kind == "counter" {
+			name += "_total"
+		}
+	}
 	fmt.Fprintf(e, "# TYPE %s %s\n", name, kind)
 	if unit != "" {
 		fmt.Fprintf(e, "# UNIT %s %s\n", name, unit)
 	}
-	fmt.Fprintf(e, "# HELP %s %s\n", name, escapeLabel.Replace(help))
+	fmt.Fprintf(e, "# HELP %s %s\n", name, escape.Replace(help))
 }
 
 // sample adds one to the family; labels are names and values in turn.
@@ -54,7 +104,12 @@ func (e *exposition) sample(value float64, labels ...string) {
 	fmt.Fprintf(e, " %s\n", strconv.FormatFloat(value, 'g', -1, 64))
 }
 
-func (e *exposition) end() string { return e.String() + "# EOF\n" }
+func (e *exposition) end() string {
+	if e.format == openMetrics {
+		e.WriteString("# EOF\n")
+	}
+	return e.String()
+}
 
 // measured is what the metrics tell of.
 type measured struct {
@@ -108,8 +163,8 @@ func (s *server) measureAll(ctx context.Context) (m measured, err error) {
 }
 
 // expose writes what was measured.
-func (m measured) expose() string {
-	e := &exposition{}
+func (m measured) expose(format metricsFormat) string {
+	e := &exposition{format: format}
 	e.family("zinit_build_info", "gauge", "", "The version of zinit-server, and the mode that zinit runs in.")
 	e.sample(1, "version", m.info.Version, "mode", m.info.Mode)
 	if m.info.Started != nil {
@@ -188,8 +243,8 @@ func number(is bool) float64 {
 }
 
 // page answers over HTTP.
-func (s *server) page(ctx context.Context, path string) page {
-	switch path {
+func (s *server) page(ctx context.Context, r httpRequest) page {
+	switch r.path {
 	case "/metrics":
 		s.scraping.Lock() // one at a time, however many ask
 		defer s.scraping.Unlock()
@@ -197,7 +252,8 @@ func (s *server) page(ctx context.Context, path string) page {
 		if err != nil {
 			return plainPage(503, err.Error())
 		}
-		return page{200, openMetrics, m.expose()}
+		format := acceptedFormat(r.accept)
+		return page{200, string(format), m.expose(format)}
 	case "/healthz":
 		if err := s.in(ctx, func() {}); err != nil {
 			return plainPage(503, err.Error())
@@ -246,7 +302,7 @@ func metrics(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	}
 	const most = 64 << 10
 	var parts []map[string]string
-	for text := m.expose(); text != ""; {
+	for text := m.expose(openMetrics); text != ""; {
 		n := len(text)
 		if n > most {
 			n = strings.LastIndexByte(text[:most], '\n') + 1

@@ -16,13 +16,8 @@ import (
 )
 
 func TestExposition(t *testing.T) {
-	e := &exposition{}
-	e.family("web_seconds", "counter", "seconds", "With a \\, a \"quote\" and\na line.")
-	e.sample(0.1, "name", "a\\b\"c\nd", "bad", "x\xffy")
-	e.sample(12345678, "name", "é")
-	e.family("plain", "gauge", "", "Nothing.")
-	e.sample(0)
-	want := `# TYPE web_seconds counter
+	for format, want := range map[metricsFormat]string{
+		openMetrics: `# TYPE web_seconds counter
 # UNIT web_seconds seconds
 # HELP web_seconds With a \\, a \"quote\" and\na line.
 web_seconds_total{name="a\\b\"c\nd",bad="x` + "\uFFFD" + `y"} 0.1
@@ -31,9 +26,54 @@ web_seconds_total{name="é"} 1.2345678e+07
 # HELP plain Nothing.
 plain 0
 # EOF
-`
-	if got := e.end(); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
+`,
+		plainMetrics: `# TYPE web_seconds_total counter
+# HELP web_seconds_total With a \\, a "quote" and\na line.
+web_seconds_total{name="a\\b\"c\nd",bad="x` + "\uFFFD" + `y"} 0.1
+web_seconds_total{name="é"} 1.2345678e+07
+# TYPE plain gauge
+# HELP plain Nothing.
+plain 0
+`,
+	} {
+		e := &exposition{format: format}
+		e.family("web_seconds", "counter", "seconds", "With a \\, a \"quote\" and\na line.")
+		e.sample(0.1, "name", "a\\b\"c\nd", "bad", "x\xffy")
+		e.sample(12345678, "name", "é")
+		e.family("plain", "gauge", "", "Nothing.")
+		e.sample(0)
+		if got := e.end(); got != want {
+			t.Errorf("%s: got\n%s\nwant\n%s", format, got, want)
+		}
+	}
+}
+
+func TestAcceptedFormat(t *testing.T) {
+	for accept, want := range map[string]metricsFormat{
+		"":                                     plainMetrics, // curl says */*, others nothing
+		"*/*":                                  plainMetrics,
+		"text/html, image/png;q=0.5":           plainMetrics,
+		"application/openmetrics-text":         openMetrics,
+		"Application/OpenMetrics-Text ; Q=0.1": openMetrics,
+		`application/openmetrics-text; version="1.0.0"`:    openMetrics,
+		"application/openmetrics-text; version=2.0.0":      plainMetrics,
+		"application/openmetrics-text;q=0":                 plainMetrics,
+		"application/openmetrics-text;q=much":              plainMetrics,
+		"application/openmetrics-text;q=NaN":               plainMetrics,
+		"text/plain, application/openmetrics-text":         openMetrics,
+		"application/openmetrics-text;q=0.5, text/plain":   plainMetrics,
+		"text/plain;q=0.3,application/openmetrics-text":    openMetrics,
+		"text/plain;version=0.0.4;q=1,*/*;q=0.1":           plainMetrics,
+		",;,=;application/openmetrics-text;;q,text/plain,": plainMetrics,
+		// Prometheus 2.30, 2.42, 3.0.
+		"application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1":                                                  plainMetrics,
+		"application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1": openMetrics,
+		"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5," +
+			"text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2": openMetrics,
+	} {
+		if got := acceptedFormat(accept); got != want {
+			t.Errorf("%q: %s, want %s", accept, got, want)
+		}
 	}
 }
 
@@ -49,7 +89,7 @@ func TestMetricsAreOpenMetrics(t *testing.T) {
 		},
 		used:    map[string]used{"db": {cpu: 2500 * time.Millisecond, memory: 4096, processes: 2}},
 		proxies: []ipc.ProxyStatus{{Name: "p", Service: "db", ConnectionsTotal: 7, BytesToBackend: 9}},
-	}.expose()
+	}.expose(openMetrics)
 	body, ok := strings.CutSuffix(text, "# EOF\n")
 	if !ok || strings.Contains(body, "# EOF") {
 		t.Fatalf("no # EOF at the end:\n%s", text)
@@ -110,7 +150,7 @@ func serveTest(t *testing.T, headTime time.Duration) string {
 	}
 	done := make(chan bool)
 	go func() {
-		httpServer{func(_ context.Context, path string) page { return plainPage(200, "this is "+path) }, headTime}.serve(l)
+		httpServer{func(_ context.Context, r httpRequest) page { return plainPage(200, "this is "+r.path+r.accept) }, headTime}.serve(l)
 		close(done)
 	}()
 	t.Cleanup(func() { l.Close(); <-done })
@@ -124,6 +164,7 @@ func TestHTTP(t *testing.T) {
 		{"GET /a?b=c HTTP/1.0\r\n\r\n", "200 OK", "this is /a\n"},
 		{"GET /a HTTP/1.1\n\n", "200 OK", "this is /a\n"},
 		{"HEAD /a HTTP/1.1\r\n\r\n", "200 OK", ""},
+		{"GET /a HTTP/1.1\r\naccept: b\r\nAccept-Charset: x\r\nACCEPT:c;q=1\r\n\r\n", "200 OK", "this is /a, b,c;q=1\n"},
 		{"POST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", "405 Method Not Allowed", "only GET and HEAD are answered\n"},
 		{"GET a HTTP/1.1\r\n\r\n", "400 Bad Request", "not a request that is understood here\n"},
 		{"GET / HTTP/2.0\r\n\r\n", "400 Bad Request", "not a request that is understood here\n"},
@@ -179,12 +220,13 @@ func TestHTTPClientsThatSayNothing(t *testing.T) {
 
 func FuzzHTTPRequest(f *testing.F) {
 	f.Add("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
-	f.Add("GET /?x HTTP/1.0\n\n")
+	f.Add("GET /?x HTTP/1.0\nAccept: application/openmetrics-text;q=1, */*\n\n")
 	f.Add("\r\n\r\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		method, path, err := readRequest(strings.NewReader(text))
-		if err == nil && (!strings.HasPrefix(path, "/") || strings.ContainsAny(method+path, " \n?")) {
-			t.Errorf("%q is %q %q", text, method, path)
+		r, err := readRequest(strings.NewReader(text))
+		if err == nil && (!strings.HasPrefix(r.path, "/") || strings.ContainsAny(r.method+r.path, " \n?")) {
+			t.Errorf("%q is %+v", text, r)
 		}
+		acceptedFormat(r.accept)
 	})
 }
