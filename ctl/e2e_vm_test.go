@@ -391,6 +391,10 @@ func vmDebian(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		ts.Check(os.WriteFile(filepath.Join(root, "usr/bin", program), data, 0o755))
 	}
+	unit, err := os.ReadFile("../docs/zinit.service")
+	ts.Check(err)
+	unit = bytes.ReplaceAll(unit, []byte("/usr/local"), []byte("/usr"))
+	ts.Check(os.WriteFile(filepath.Join(root, "usr/lib/systemd/system/zinit.service"), unit, 0o644))
 }
 
 // docs/vm.md shows how such a system is made; its services are those of a story.
