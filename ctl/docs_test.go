@@ -71,7 +71,7 @@ func TestExamplesInDocsAreValid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, block := range strings.Split(string(text), "```toml\n")[1:] {
+		for _, block := range regexp.MustCompile("```toml\\b.*\n").Split(string(text), -1)[1:] {
 			example, _, _ := strings.Cut(block, "```")
 			examples++
 			whole := example

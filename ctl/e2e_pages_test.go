@@ -13,6 +13,20 @@ import (
 	"testing"
 )
 
+// playedPages are those that TestPages does.
+var playedPages = []struct {
+	name        string
+	installed   bool   // the programs are in PATH, else in bin of the clone
+	user, needs string // who reads it instead of root, with which program
+	ports       []string
+}{
+	{"docs/getting-started.md", false, "postgres", "pg_ctlcluster", []string{"6543", "6544"}},
+	{"docs/guide.md", true, "nobody", "bash", nil},
+	{"docs/health.md", true, "nobody", "redis-server", []string{"6379", "8080"}},
+	{"docs/sockets.md", true, "nobody", "redis-server", []string{"6379", "6380", "8080"}},
+	{"docs/scripting.md", true, "nobody", "bash", nil},
+}
+
 // TestPages does what pages for newcomers say, from top to bottom, in an empty
 // home directory:
 //
@@ -22,17 +36,9 @@ import (
 //     the width of columns do not matter, a line "..." stands for any lines.
 //
 // What stands behind the language of a block says why it is not run. TCP ports
-// are replaced by free ones.
+// are replaced by free ones, /home/you by the directory.
 func TestPages(t *testing.T) {
-	for _, page := range []struct {
-		name        string
-		installed   bool   // the programs are in PATH, else in bin of the clone
-		user, needs string // who reads it instead of root, with which program
-		ports       []string
-	}{
-		{"docs/getting-started.md", false, "postgres", "pg_ctlcluster", []string{"6543", "6544"}},
-		{"docs/guide.md", true, "nobody", "bash", nil},
-	} {
+	for _, page := range playedPages {
 		t.Run(page.name, func(t *testing.T) {
 			if _, err := exec.LookPath(page.needs); err != nil {
 				t.Skip(err)
@@ -48,7 +54,7 @@ func TestPages(t *testing.T) {
 			if page.installed {
 				r.path = livePrograms(t) + ":" + r.path
 			}
-			replace := []string{}
+			replace := []string{"/home/you", r.home}
 			for _, port := range page.ports {
 				replace = append(replace, port, strconv.Itoa(r.port()))
 			}
@@ -68,6 +74,35 @@ func TestPages(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestCommandsInDocsAreRun finds the pages whose commands nobody runs.
+func TestCommandsInDocsAreRun(t *testing.T) {
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The examples of cli.md are those of the help, for services that everybody
+	// has to imagine; every_test.go runs the commands.
+	played := map[string]bool{"../docs/cli.md": true}
+	for _, page := range playedPages {
+		played["../"+page.name] = true
+	}
+	for _, file := range append(files, "../README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range pageBlock.FindAllStringSubmatch(string(text), -1) {
+			why, marked := strings.CutPrefix(m[2], "not run: ")
+			if m[2] != "" && (!marked || why == "") {
+				t.Errorf("%s: %q says nothing about why it is not run", file, m[2])
+			}
+			if (m[1] == "sh" || m[1] == "console") && !marked && !played[file] {
+				t.Errorf("%s shows commands that are not run, and does not say why:\n%s", file, m[3])
+			}
+		}
 	}
 }
 
@@ -165,7 +200,6 @@ func (r *reader) expect(command, want string) {
 	pattern := regexp.MustCompile(printed(want))
 	try := func() error {
 		out, err := r.bash(command)
-		out = strings.ReplaceAll(out, r.home, "/home/you")
 		if err != nil || !pattern.MatchString(comparable(out)) {
 			return fmt.Errorf("it printed\n%sbut the page says\n%s%v", out, want, err)
 		}

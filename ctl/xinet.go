@@ -97,8 +97,10 @@ func (a *app) proxyTable(proxies []ipc.ProxyStatus) {
 		row[symbol] = cell{symbolOf(proxySymbol(p.State)), style}
 		row[name] = cell{p.Name, plain}
 		row[state] = cell{string(p.State), style}
-		row[active] = cell{strconv.Itoa(p.ConnectionsActive), plain}
-		row[total] = cell{strconv.FormatUint(p.ConnectionsTotal, 10), plain}
+		if p.Mode != "pass" { // only the service knows its clients
+			row[active] = cell{strconv.Itoa(p.ConnectionsActive), plain}
+			row[total] = cell{strconv.FormatUint(p.ConnectionsTotal, 10), plain}
+		}
 		row[listen] = cell{strings.Join(p.Listen, " "), plain}
 		row[note] = cell{p.LastError, dim}
 		t.rows = append(t.rows, row)
