@@ -73,6 +73,7 @@ func xinetListCommand(*pflag.FlagSet) func(*app, []string) error {
 
 func (a *app) proxyTable(proxies []ipc.ProxyStatus) {
 	if len(proxies) == 0 {
+		fmt.Fprintln(a.stderr, "There are no proxies.")
 		return
 	}
 	const (

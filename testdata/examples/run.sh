@@ -35,14 +35,15 @@ A small stack runs under zinit: \`site\` is a target that requires \`web\`, a we
 server, which requires \`clock\` and the oneshot \`prepare\`. \`flaky\` crashes every
 few seconds and comes back. Type next:
 
-  $zinit list                what runs, and since when
-  $zinit logs -f             what they print (Ctrl-C ends it)
-  curl http://127.0.0.1:8484/    the page that web serves
-  $zinit stop clock          stops web and site first, and says so
-  $zinit why site            why it does not run, down to the cause
-  $zinit start clock         brings all of them back
-  kill -9 $server             the supervisor; no service minds
-  $zinit shutdown            the end
+  $zinit list               what runs, and since when
+  $zinit logs -f            what they print (Ctrl-C ends it)
+  curl http://127.0.0.1:8484/  the page that web serves
+  $zinit stop clock         stops web and site first, and says so
+  $zinit why site           why it does not run, down to the cause
+  $zinit start clock        brings all of them back
+  $(printf '%-27s' "kill -9 $server")  the supervisor; no service minds
+  $zinit shutdown           the end
 
-The service files are in testdata/examples, the supervisor's log in bin/run/zinit.log.
+The service files are in testdata/examples, the log of the supervisor in
+bin/run/zinit.log.
 EOF
