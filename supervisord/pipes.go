@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/threefoldtech/zinit/ipc"
 	"github.com/threefoldtech/zinit/supervisord/core"
 	"github.com/threefoldtech/zinit/supervisord/logs"
 )
@@ -110,7 +109,7 @@ func (s *server) pipesOver(run core.RunID) {
 // dropPipe lets pid1 close a pipe of which nothing is to come.
 func (s *server) dropPipe(end logEnd, p *logPipe) {
 	if p.stored && p.over {
-		s.keeper.drop(p.name)
+		s.dropped = append(s.dropped, p.name)
 		delete(s.pipes, end)
 	}
 }
@@ -118,6 +117,6 @@ func (s *server) dropPipe(end logEnd, p *logPipe) {
 // dropRunFds closes the readiness channels of a run that has ended.
 func (s *server) dropRunFds(run core.RunID) {
 	if name, ok := s.notify.remove(run); ok {
-		s.keeper.send(ipc.KindDrop, ipc.Drop{Name: name})
+		s.dropped = append(s.dropped, name)
 	}
 }

@@ -90,6 +90,7 @@ type server struct {
 	// pipes holds the log pipes under capture, ended those of them that the capture
 	// is done with; ended is safe for concurrent use.
 	pipes    map[logEnd]*logPipe
+	dropped  []string // descriptors that pid1 need not keep, to be said with the next act
 	ended    *logEnds
 	attached *attachment
 
@@ -444,6 +445,14 @@ func (s *server) act() {
 	if len(s.acks) > 0 {
 		failpoint.Hit("unacknowledged")
 	}
+	actions := s.pending
+	s.pending, s.told = nil, 0
+	// What somebody waits for comes first: pid1 takes its time for what is over.
+	for _, a := range actions {
+		if a, ok := a.(core.Spawn); ok {
+			s.perform(a)
+		}
+	}
 	for _, seq := range s.acks {
 		s.keeper.send(ipc.KindAck, ipc.Ack{Seq: seq})
 	}
@@ -453,11 +462,15 @@ func (s *server) act() {
 		s.resultAck = 0
 	}
 	s.forgetSaved()
-	actions := s.pending
-	s.pending, s.told = nil, 0
 	for _, a := range actions {
-		s.perform(a)
+		if _, ok := a.(core.Spawn); !ok {
+			s.perform(a)
+		}
 	}
+	for _, name := range s.dropped {
+		s.keeper.drop(name)
+	}
+	s.dropped = s.dropped[:0]
 	s.needHelpers()
 	if s.core.ShuttingDown() {
 		s.watch.close()
