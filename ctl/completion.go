@@ -40,13 +40,26 @@ type completion struct {
 
 func completionCommand(*pflag.FlagSet) func(*app, []string) error {
 	return func(a *app, args []string) error {
-		script, ok := completionScripts[args[0]]
-		if !ok {
+		script := completionScript(args[0])
+		if script == "" {
 			return usagef("completion: %q is none of bash, zsh, fish", args[0])
 		}
 		fmt.Fprint(a.out, script)
 		return nil
 	}
+}
+
+// completionScript is what that shell has to be told, "" for an unknown one.
+func completionScript(shell string) string {
+	switch shell {
+	case "bash":
+		return bashScript
+	case "zsh":
+		return zshScript
+	case "fish":
+		return fishScript
+	}
+	return ""
 }
 
 // complete prints what the last of the words can be. It never complains: the
@@ -150,18 +163,18 @@ func commandWords(before []string) (words [][2]string) {
 	return words
 }
 
-// flagValues are the words that a flag takes, whichever command it is of.
-var flagValues = map[string][]string{
-	"class":   {"user", "system"},
-	"for":     goals,
-	"mode":    {"proxy", "pass"},
-	"restart": {"always", "on-failure", "never"},
-}
-
-// flagValue is what a flag takes, with a prefix.
+// flagValue is what a flag takes, whichever command it is of, with a prefix.
 func (a *app) flagValue(f *pflag.Flag, prefix string) completion {
-	words := wordsOf(flagValues[f.Name])
+	var words [][2]string
 	switch f.Name {
+	case "class":
+		words = wordsOf([]string{"user", "system"})
+	case "for":
+		words = wordsOf(goals)
+	case "mode":
+		words = wordsOf([]string{"proxy", "pass"})
+	case "restart":
+		words = wordsOf([]string{"always", "on-failure", "never"})
 	case "state":
 		for _, s := range allStates {
 			words = append(words, [2]string{string(s), ""})
@@ -258,9 +271,9 @@ func (a *app) proxyWords() (words [][2]string) {
 	return words
 }
 
-// completionScripts are what a shell has to be told.
-var completionScripts = map[string]string{
-	"bash": `# Completion of zinit for bash: source <(zinit completion bash)
+// What a shell has to be told.
+const (
+	bashScript = `# Completion of zinit for bash: source <(zinit completion bash)
 _zinit() {
 	# bash ends words at : and = as well, which names of services may contain.
 	local words=() word glue= i
@@ -288,8 +301,8 @@ _zinit() {
 	esac
 }
 complete -F _zinit zinit
-`,
-	"zsh": `#compdef zinit
+`
+	zshScript = `#compdef zinit
 # Completion of zinit for zsh: source <(zinit completion zsh), or as the file
 # _zinit in a directory of $fpath.
 _zinit() {
@@ -310,8 +323,8 @@ _zinit() {
 	esac
 }
 if [[ $funcstack[1] == _zinit ]]; then _zinit "$@"; else compdef _zinit zinit; fi
-`,
-	"fish": `# Completion of zinit for fish: zinit completion fish | source, or as the file
+`
+	fishScript = `# Completion of zinit for fish: zinit completion fish | source, or as the file
 # zinit.fish in ~/.config/fish/completions.
 function __zinit_complete
 	set -l before (commandline -opc)
@@ -327,5 +340,5 @@ function __zinit_complete
 	end
 end
 complete -c zinit -f -a '(__zinit_complete)'
-`,
-}
+`
+)

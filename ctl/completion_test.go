@@ -151,7 +151,7 @@ func TestCompletionInShells(t *testing.T) {
 			t.Logf("%s is not installed", shell)
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(dir, "script"), []byte(completionScripts[shell]), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "script"), []byte(completionScript(shell)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		for _, test := range []struct{ line, bash, zsh, fish string }{

@@ -233,24 +233,34 @@ func (a *app) limit() time.Duration {
 	return defaultTimeout
 }
 
-// dial connects to the server.
-func (a *app) dial(ctx context.Context) (*client.Client, error) {
+// findSocket returns the path of the socket of the server.
+func (a *app) findSocket() (string, error) {
 	socket, tried := paths.Client(a.socket)
 	if socket == "" {
-		return nil, &noSocketError{tried}
+		return "", &noSocketError{tried}
+	}
+	return socket, nil
+}
+
+// dial connects to the server.
+func (a *app) dial(ctx context.Context) (*client.Client, error) {
+	socket, err := a.findSocket()
+	if err != nil {
+		return nil, err
 	}
 	return client.Dial(ctx, socket)
 }
 
-// ask connects, and runs what is to be asked within the timeout.
+// ask runs what is to be asked within the timeout; the first question connects.
 func (a *app) ask(f func(context.Context, *client.Client) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), a.limit())
-	defer cancel()
-	c, err := a.dial(ctx)
+	socket, err := a.findSocket()
 	if err != nil {
 		return err
 	}
+	c := client.New(socket)
 	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), a.limit())
+	defer cancel()
 	return f(ctx, c)
 }
 

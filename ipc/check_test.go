@@ -87,6 +87,33 @@ func TestNumbersAndLengthsMayHaveAnyWidth(t *testing.T) {
 	}
 }
 
+func TestAnswersAreReadInAnyWidthAndOrder(t *testing.T) {
+	for _, c := range []struct {
+		body, value string
+		id          uint64
+		fails       bool
+	}{
+		{body: "\x82\xa2id\x07\xa4item\x81\xa1a\x01", id: 7, value: "\x81\xa1a\x01"},
+		{body: "\x82\xa6result\xa1x\xa2id\xcd\x01\x00", id: 256, value: "\xa1x"},
+		{body: "\xde\x00\x01\xd9\x02id\xcf\x7f\xff\xff\xff\xff\xff\xff\xff", id: 1<<63 - 1},
+		{body: "\xdf\x00\x00\x00\x02\xda\x00\x02id\xd0\x05\xdb\x00\x00\x00\x03new\x91\xc0", id: 5},
+		{body: "\x81\xa4kind\xa6denied"},
+		{body: "\x80"},
+		{body: "\x81\xa2id\xff", fails: true},     // -1
+		{body: "\x81\xa2id\xd0\x80", fails: true}, // -128
+		{body: "\x81\xa2id\xa17", fails: true},
+		{body: "\x81\x01\x02", fails: true},
+	} {
+		if err := Check([]byte(c.body)); err != nil {
+			t.Fatalf("%x: %v", c.body, err)
+		}
+		id, value, err := Frame{Kind: KindItem, Body: []byte(c.body)}.Answer()
+		if id != c.id || string(value) != c.value || (err != nil) != c.fails {
+			t.Errorf("%x: got id %d, value %x, error %v", c.body, id, value, err)
+		}
+	}
+}
+
 func FuzzPayload(f *testing.F) {
 	f.Add([]byte("\x92\x10\x80"))
 	f.Add([]byte("\x93\x10\x81\xa1a\x01\x02"))
@@ -98,6 +125,9 @@ func FuzzPayload(f *testing.F) {
 		}
 		if fds < 0 || fds > MaxFds || !bytes.Contains(b, body) || Check(body) != nil {
 			t.Fatalf("payload %x is read as kind %d, body %x, %d descriptors", b, kind, body, fds)
+		}
+		if _, value, err := (Frame{Kind: kind, Body: body}).Answer(); err == nil && value != nil && Check(value) != nil {
+			t.Fatalf("the answer in %x has the value %x", body, value)
 		}
 	})
 }

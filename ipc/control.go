@@ -37,27 +37,42 @@ type Response struct {
 	Result any    `msgpack:"result"`
 }
 
-// RawResponse is a Response as received.
-type RawResponse struct {
-	ID     uint64             `msgpack:"id"`
-	Result msgpack.RawMessage `msgpack:"result"`
-}
-
 // Item is one part of a stream.
 type Item struct {
 	ID   uint64 `msgpack:"id"`
 	Item any    `msgpack:"item"`
 }
 
-// RawItem is an Item as received.
-type RawItem struct {
-	ID   uint64             `msgpack:"id"`
-	Item msgpack.RawMessage `msgpack:"item"`
-}
-
 // End closes a stream.
 type End struct {
 	ID uint64 `msgpack:"id"`
+}
+
+// Answer reads what a client is sent: the number of the request, 0 where there
+// is none, and the result or the item, still encoded. A command reads one or two
+// answers in its life, for which a decoder of structs would take longer to set
+// up than to run.
+func (f Frame) Answer() (id uint64, value []byte, err error) {
+	// The body has been checked: what a length announces is there.
+	n, b := mapLen(f.Body)
+	for ; n > 0; n-- {
+		key, rest, ok := readString(b)
+		if !ok {
+			return 0, nil, fmt.Errorf("frame of kind %d has a key that is not a string", f.Kind)
+		}
+		if b, err = skip(rest, 1); err != nil {
+			return 0, nil, err
+		}
+		switch string(key) {
+		case "id":
+			if id, _, ok = readUint(rest); !ok {
+				return 0, nil, fmt.Errorf("frame of kind %d has an id that is not a number", f.Kind)
+			}
+		case "result", "item":
+			value = rest[:len(rest)-len(b)]
+		}
+	}
+	return id, value, nil
 }
 
 // Cancel says that the client wants no more of that request's answer.

@@ -16,6 +16,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
@@ -52,7 +53,7 @@ func (f Frame) Decode(into any) error {
 }
 
 // ErrTooLarge is returned for a frame over MaxFrame, sent or received.
-var ErrTooLarge = fmt.Errorf("frame is larger than %d bytes", MaxFrame)
+var ErrTooLarge = errors.New("frame is larger than " + strconv.Itoa(MaxFrame) + " bytes")
 
 // appendFrame appends the wire form of a message: [kind, body], or, where
 // descriptors go with it, [kind, body, number of descriptors].
@@ -133,17 +134,49 @@ func arrayLen(b []byte) (n uint32, rest []byte) {
 // smallUint reads a msgpack integer from 0 to 255, in whichever width the
 // sender chose.
 func smallUint(b []byte) (v uint8, rest []byte, ok bool) {
+	n, rest, ok := readUint(b)
+	return uint8(n), rest, ok && n <= 0xff
+}
+
+// readUint reads a msgpack integer that is not negative.
+func readUint(b []byte) (v uint64, rest []byte, ok bool) {
 	switch t := b[0]; {
 	case t <= 0x7f:
-		return t, b[1:], true
+		return uint64(t), b[1:], true
 	case t >= 0xcc && t <= 0xcf || t >= 0xd0 && t <= 0xd3: // uint and int, 8 to 64 bits
 		width := 1 << (t & 3)
-		var n uint64
 		for _, c := range b[1 : 1+width] {
-			n = n<<8 | uint64(c)
+			v = v<<8 | uint64(c)
 		}
 		signed := t >= 0xd0 && b[1] >= 0x80
-		return uint8(n), b[1+width:], n <= 0xff && !signed
+		return v, b[1+width:], !signed
 	}
 	return 0, nil, false
+}
+
+// readString reads a msgpack string.
+func readString(b []byte) (s, rest []byte, ok bool) {
+	var n uint64
+	switch t := b[0]; {
+	case t&0xe0 == 0xa0:
+		n, rest = uint64(t&0x1f), b[1:]
+	case t >= 0xd9 && t <= 0xdb:
+		n, rest, _ = length(b[1:], 1<<(t-0xd9))
+	default:
+		return nil, nil, false
+	}
+	return rest[:n], rest[n:], true
+}
+
+// mapLen reads the head of a map. It returns 0 for what is none.
+func mapLen(b []byte) (n uint32, rest []byte) {
+	switch t := b[0]; {
+	case t&0xf0 == 0x80:
+		return uint32(t & 0x0f), b[1:]
+	case t == 0xde:
+		return uint32(binary.BigEndian.Uint16(b[1:])), b[3:]
+	case t == 0xdf:
+		return binary.BigEndian.Uint32(b[1:]), b[5:]
+	}
+	return 0, b
 }

@@ -90,13 +90,22 @@ type Client struct {
 
 	mu     sync.Mutex
 	link   *link // nil or ended: the next call connects
+	used   bool  // there has been a link
 	closed bool
+}
+
+// New returns a client that connects when it is first asked for something: an
+// error that Dial would return comes then. A question that changes nothing goes
+// out together with the greeting, which saves one round trip of two.
+func New(socket string) *Client {
+	return &Client{socket: socket, dialing: make(chan struct{}, 1)}
 }
 
 // Dial connects to the server at that socket.
 func Dial(ctx context.Context, socket string) (*Client, error) {
-	c := &Client{socket: socket, dialing: make(chan struct{}, 1)}
-	if _, err := c.connect(ctx, connectTimeout); err != nil {
+	c := New(socket)
+	if _, err := c.connect(ctx, connectTimeout, false); err != nil {
+		c.Close()
 		return nil, err
 	}
 	return c, nil
@@ -129,13 +138,15 @@ func (c *Client) current() (*link, error) {
 	return nil, nil
 }
 
-// connect returns the live link or makes one, within limit.
-func (c *Client) connect(ctx context.Context, limit time.Duration) (*link, error) {
-	if l, err := c.current(); l != nil || err != nil {
+// connect returns the live link or makes one, within limit. With early, for what
+// may be asked twice, the first link is not waited for: the greeting goes out
+// with the request, and if the server dies over both, the next attempt waits.
+func (c *Client) connect(ctx context.Context, limit time.Duration, early bool) (*link, error) {
+	if l, err := c.current(); err != nil || l != nil && l.isGreeted() {
 		return l, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit,
-		&Unreachable{c.socket, fmt.Errorf("no answer within %v", limit)})
+	late := &Unreachable{c.socket, fmt.Errorf("no answer within %v", limit)}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, late)
 	defer cancel()
 	select {
 	case c.dialing <- struct{}{}:
@@ -143,31 +154,49 @@ func (c *Client) connect(ctx context.Context, limit time.Duration) (*link, error
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if l, err := c.current(); l != nil || err != nil {
-		return l, err
-	}
 	var b backoff
 	for {
-		l, err := dial(ctx, c.socket)
-		if err == nil {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			if c.closed {
-				l.end(ErrClosed)
-				return nil, ErrClosed
-			}
-			c.link = l
+		l, first, err := c.dial(ctx)
+		if err == nil && first && early {
+			time.AfterFunc(limit, func() {
+				if !l.isGreeted() {
+					l.end(late)
+				}
+			})
 			return l, nil
+		}
+		if err == nil {
+			err = l.wait(ctx)
 		}
 		// The connection was made and then cut: the supervisor died with the
 		// greeting unanswered, and the next one is on its way.
 		if !errors.Is(err, ErrLost) {
-			return nil, err
+			return l, err
 		}
 		if err := b.wait(ctx); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// dial returns the live link or makes one, without waiting for the server to
+// greet, and says whether it is the first of this client.
+func (c *Client) dial(ctx context.Context) (l *link, first bool, err error) {
+	if l, err = c.current(); l != nil || err != nil {
+		return l, false, err
+	}
+	if l, err = dial(ctx, c.socket); err != nil {
+		return nil, false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		l.end(ErrClosed)
+		return nil, false, ErrClosed
+	}
+	first = !c.used
+	c.link, c.used = l, true
+	return l, first, nil
 }
 
 // backoff is the pause between attempts: 5 ms, doubling to 250 ms. A server
@@ -187,8 +216,9 @@ func (b *backoff) wait(ctx context.Context) error {
 
 // link is one connection, from the greeting to its end.
 type link struct {
-	conn *ipc.Conn
-	done chan struct{} // closed when it has ended
+	conn    *ipc.Conn
+	greeted chan struct{} // closed when the server has greeted
+	done    chan struct{} // closed when it has ended
 
 	mu    sync.Mutex
 	err   error // why it ended
@@ -198,11 +228,18 @@ type link struct {
 
 // call is one request under way.
 type call struct {
-	answers chan ipc.Frame
+	answers chan answer
 	gone    chan struct{} // closed when the caller does not listen any more
 }
 
-// dial connects and greets. ErrLost means that a server was there and went.
+// answer is a frame to a call, and the result or item in it, still encoded.
+type answer struct {
+	ipc.Frame
+	value msgpack.RawMessage
+}
+
+// dial connects. The greeting is held back for the first request, or until it is
+// waited for.
 func dial(ctx context.Context, socket string) (*link, error) {
 	wait := connectTimeout
 	if deadline, ok := ctx.Deadline(); ok {
@@ -221,28 +258,40 @@ func dial(ctx context.Context, socket string) (*link, error) {
 		return nil, &Unreachable{socket, err}
 	}
 	conn.NoFds = true
-	stop := context.AfterFunc(ctx, conn.Close)
-	err = greet(conn)
-	if !stop() {
-		return nil, context.Cause(ctx)
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	l := &link{conn: conn, done: make(chan struct{}), calls: map[uint64]*call{}}
+	conn.Hold()
+	conn.Send(ipc.KindHello, ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleClient, Version: version.Version})
+	l := &link{conn: conn, greeted: make(chan struct{}), done: make(chan struct{}), calls: map[uint64]*call{}}
 	go l.read()
 	return l, nil
 }
 
-// greet exchanges hellos. A server that refuses this client answers with an
-// error in place of its own.
-func greet(conn *ipc.Conn) error {
-	hello := ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleClient, Version: version.Version}
-	if err := conn.Send(ipc.KindHello, hello); err != nil {
-		return ErrLost
+// wait returns when the server has greeted. ErrLost means that it was there and
+// went.
+func (l *link) wait(ctx context.Context) error {
+	l.conn.Release()
+	select {
+	case <-l.greeted:
+		return nil
+	case <-l.done:
+		return l.ended()
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	f, err := conn.Read()
+}
+
+func (l *link) isGreeted() bool {
+	select {
+	case <-l.greeted:
+		return true
+	default:
+		return false
+	}
+}
+
+// greet reads the server's hello. A server that refuses this client answers
+// with an error in place of it.
+func (l *link) greet() error {
+	f, err := l.conn.Read()
 	if err != nil {
 		return ErrLost
 	}
@@ -261,30 +310,33 @@ func greet(conn *ipc.Conn) error {
 
 // refusal decodes an error frame.
 func refusal(f ipc.Frame) error {
-	var answer ipc.ErrorAnswer
-	if err := f.Decode(&answer); err != nil {
+	var e ipc.ErrorAnswer
+	if err := f.Decode(&e); err != nil {
 		return err
 	}
-	return &answer.Error
+	return &e.Error
 }
 
 // read hands the answers to their calls until the connection ends.
 func (l *link) read() {
+	if err := l.greet(); err != nil {
+		l.end(err)
+		return
+	}
+	close(l.greeted)
 	for {
 		f, err := l.conn.Read()
 		if err != nil {
 			l.end(ErrLost)
 			return
 		}
-		var to struct {
-			ID uint64 `msgpack:"id"`
-		}
-		if err := f.Decode(&to); err != nil {
+		id, value, err := f.Answer()
+		if err != nil {
 			l.end(err)
 			return
 		}
 		// An error without a number is about the connection.
-		if to.ID == 0 {
+		if id == 0 {
 			if f.Kind == ipc.KindError {
 				l.end(refusal(f))
 				return
@@ -292,13 +344,13 @@ func (l *link) read() {
 			continue
 		}
 		l.mu.Lock()
-		call := l.calls[to.ID]
+		call := l.calls[id]
 		l.mu.Unlock()
 		if call == nil {
 			continue
 		}
 		select {
-		case call.answers <- f:
+		case call.answers <- answer{f, value}:
 		case <-call.gone:
 		case <-l.done:
 			return
@@ -332,13 +384,14 @@ func (l *link) ask(method string, params any) (uint64, *call, error) {
 	if err != nil {
 		return 0, nil, fmt.Errorf("cannot encode the parameters of %s: %w", method, err)
 	}
-	call := &call{answers: make(chan ipc.Frame, backlog), gone: make(chan struct{})}
+	call := &call{answers: make(chan answer, backlog), gone: make(chan struct{})}
 	l.mu.Lock()
 	l.last++
 	id := l.last
 	l.calls[id] = call
 	l.mu.Unlock()
 	err = l.conn.Send(ipc.KindRequest, ipc.Request{ID: id, Method: method, Params: raw})
+	l.conn.Release()
 	if err != nil {
 		l.forget(id, call)
 		if errors.Is(err, ipc.ErrTooLarge) {
@@ -361,7 +414,11 @@ func (l *link) forget(id uint64, call *call) {
 // pointer, or nil to ignore it. params is a struct or map that becomes the map
 // of parameters, or nil.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {
-	return c.do(ctx, method, params, result, func(msgpack.RawMessage) error {
+	return c.call(ctx, method, params, result, false)
+}
+
+func (c *Client) call(ctx context.Context, method string, params, result any, early bool) error {
+	return c.do(ctx, method, params, result, early, func(msgpack.RawMessage) error {
 		return fmt.Errorf("cannot understand the answer to %s: it is a stream", method)
 	})
 }
@@ -370,7 +427,11 @@ func (c *Client) Call(ctx context.Context, method string, params, result any) er
 // order, until the server ends the stream. An error of item ends it, too, and
 // is returned.
 func (c *Client) Stream(ctx context.Context, method string, params any, item func(Item) error) error {
-	return c.do(ctx, method, params, nil, func(raw msgpack.RawMessage) error { return item(Item{raw}) })
+	return c.stream(ctx, method, params, item, false)
+}
+
+func (c *Client) stream(ctx context.Context, method string, params any, item func(Item) error, early bool) error {
+	return c.do(ctx, method, params, nil, early, func(raw msgpack.RawMessage) error { return item(Item{raw}) })
 }
 
 // Item is one part of a stream, still encoded.
@@ -384,9 +445,9 @@ func (i Item) Decode(into any) error {
 	return nil
 }
 
-// do is one request on one link.
-func (c *Client) do(ctx context.Context, method string, params, result any, item func(msgpack.RawMessage) error) error {
-	l, err := c.connect(ctx, connectTimeout)
+// do is one request on one link; early is as with connect.
+func (c *Client) do(ctx context.Context, method string, params, result any, early bool, item func(msgpack.RawMessage) error) error {
+	l, err := c.connect(ctx, connectTimeout, early)
 	if err != nil {
 		return err
 	}
@@ -396,7 +457,7 @@ func (c *Client) do(ctx context.Context, method string, params, result any, item
 	}
 	defer l.forget(id, call)
 	for {
-		var f ipc.Frame
+		var f answer
 		select {
 		case f = <-call.answers:
 		case <-ctx.Done():
@@ -412,25 +473,16 @@ func (c *Client) do(ctx context.Context, method string, params, result any, item
 		}
 		switch f.Kind {
 		case ipc.KindResponse:
-			var r ipc.RawResponse
-			if err := f.Decode(&r); err != nil {
-				return err
-			}
 			if result == nil {
 				return nil
 			}
-			return Item{r.Result}.Decode(result)
+			return Item{f.value}.Decode(result)
 		case ipc.KindError:
-			return refusal(f)
+			return refusal(f.Frame)
 		case ipc.KindEnd:
 			return nil
 		case ipc.KindItem:
-			var i ipc.RawItem
-			err := f.Decode(&i)
-			if err == nil {
-				err = item(i.Item)
-			}
-			if err != nil {
+			if err := item(f.value); err != nil {
 				l.conn.Send(ipc.KindCancel, ipc.Cancel{ID: id})
 				return err
 			}

@@ -164,6 +164,148 @@ func TestRefusalsAreTypedErrors(t *testing.T) {
 	}
 }
 
+// serveFrames is a server of which the test says each frame; end ends it and
+// waits until it has.
+func serveFrames(t *testing.T, serve func(*ipc.Conn)) (socket string, end func()) {
+	t.Helper()
+	socket = ipctest.Serve(t, nil).Socket + "2"
+	fd, err := ipc.Listen(socket, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ipc.NewListener(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serve(conn)
+			conn.Close()
+		}
+	})
+	end = func() {
+		l.Close()
+		running.Wait()
+	}
+	t.Cleanup(end)
+	return socket, end
+}
+
+// kinds reads so many frames and returns what they are.
+func kinds(conn *ipc.Conn, n int) (all []ipc.Kind) {
+	for range n {
+		f, err := conn.Read()
+		if err != nil {
+			return append(all, 255)
+		}
+		all = append(all, f.Kind)
+	}
+	return all
+}
+
+var helloOfServer = ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleSupervisor, Version: "1"}
+
+func TestFirstQuestionComesWithTheGreeting(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var got []ipc.Kind
+	socket, end := serveFrames(t, func(conn *ipc.Conn) {
+		got = kinds(conn, 2) // a server that is asked later would wait here for ever
+		conn.Send(ipc.KindHello, helloOfServer)
+		conn.Send(ipc.KindResponse, ipc.Response{ID: 1, Result: map[string]string{"version": "9"}})
+		conn.Read()
+	})
+	c := New(socket)
+	version, err := c.Ping(ctx)
+	c.Close()
+	end()
+	if err != nil || version != "9" || !slices.Equal(got, []ipc.Kind{ipc.KindHello, ipc.KindRequest}) {
+		t.Errorf("got version %q, error %v; the server got frames %v", version, err, got)
+	}
+}
+
+// A signal must not be sent twice, so it is not asked for before somebody is
+// there to do it.
+func TestWhatIsNotRepeatedWaitsForTheGreeting(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	n := 0
+	socket, end := serveFrames(t, func(conn *ipc.Conn) {
+		if n++; n <= 2 {
+			kinds(conn, 1)
+			return // dies over the greeting
+		}
+		kinds(conn, 1)
+		conn.Send(ipc.KindHello, helloOfServer)
+		kinds(conn, 1)
+		conn.Send(ipc.KindResponse, ipc.Response{ID: 1, Result: struct{}{}})
+		conn.Read()
+	})
+	c := New(socket)
+	err := c.Kill(ctx, "web", "")
+	c.Close()
+	end()
+	if err != nil || n != 3 {
+		t.Errorf("got %v after %d connections, want one answer after three", err, n)
+	}
+}
+
+func TestFirstQuestionIsAskedAgainOfTheNextServer(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var got [][]ipc.Kind
+	socket, end := serveFrames(t, func(conn *ipc.Conn) {
+		if len(got) == 0 {
+			got = append(got, kinds(conn, 2))
+			return
+		}
+		got = append(got, kinds(conn, 1)) // now the greeting alone
+		conn.Send(ipc.KindHello, helloOfServer)
+		kinds(conn, 1)
+		conn.Send(ipc.KindEnd, ipc.End{ID: 1})
+		conn.Read()
+	})
+	c := New(socket)
+	_, err := c.List(ctx, Filter{})
+	c.Close()
+	end()
+	if want := "[[0 1] [0]]"; err != nil || fmt.Sprint(got) != want {
+		t.Errorf("got %v, frames %v, want %s", err, got, want)
+	}
+}
+
+func TestErrorsThatDialWouldReturnComeWithTheFirstQuestion(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var refused *ipc.Error
+	denies, _ := serveFrames(t, func(conn *ipc.Conn) {
+		conn.Send(ipc.KindError, ipc.ErrorAnswer{Error: ipc.Error{Kind: ipc.ErrDenied, Message: "uid 7 may not"}})
+	})
+	c := New(denies)
+	defer c.Close()
+	if _, err := c.Info(ctx); !errors.As(err, &refused) || refused.Kind != ipc.ErrDenied {
+		t.Errorf("got %v, want the refusal", err)
+	}
+	var unreachable *Unreachable
+	none := New(filepath.Join(t.TempDir(), "missing.sock"))
+	if _, err := none.Info(ctx); !errors.As(err, &unreachable) || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no socket: %v", err)
+	}
+	mute, _ := serveFrames(t, func(conn *ipc.Conn) { kinds(conn, 4) })
+	silent := New(mute)
+	defer silent.Close()
+	short, stop := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer stop()
+	if _, err := silent.Info(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("nobody greets: %v", err)
+	}
+}
+
 func TestErrorsWithoutServerSayWhichSocket(t *testing.T) {
 	ctx := context.Background()
 	dir := t.TempDir()

@@ -66,12 +66,12 @@ func list[T any](ctx context.Context, c *Client, method string, params any) ([]T
 	all := []T{}
 	err := again(ctx, func() error {
 		all = all[:0]
-		return c.Stream(ctx, method, params, func(item Item) error {
+		return c.stream(ctx, method, params, func(item Item) error {
 			var v T
 			err := item.Decode(&v)
 			all = append(all, v)
 			return err
-		})
+		}, true)
 	})
 	return all, err
 }
@@ -79,7 +79,7 @@ func list[T any](ctx context.Context, c *Client, method string, params any) ([]T
 // get is a call that only reads.
 func get[T any](ctx context.Context, c *Client, method string, params any) (T, error) {
 	var v T
-	err := again(ctx, func() error { return c.Call(ctx, method, params, &v) })
+	err := again(ctx, func() error { return c.call(ctx, method, params, &v, true) })
 	return v, err
 }
 
@@ -309,7 +309,7 @@ func (c *Client) end(ctx context.Context, method string) error {
 		}
 		// What ended may be one supervisor among others: who still listens is
 		// asked again, unless it is another zinit by now.
-		_, err = c.connect(ctx, forever)
+		_, err = c.connect(ctx, forever, false)
 		if nobody(err) {
 			return nil
 		}
