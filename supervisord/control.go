@@ -291,6 +291,7 @@ type empty struct{}
 type stream struct{}
 
 func (c *client) answer(ctx context.Context, r ipc.Request) {
+	defer c.conn.Release() // what items holds
 	result, err := c.call(ctx, r)
 	cancelled := ctx.Err() != nil
 	c.end(r.ID)
@@ -345,11 +346,13 @@ func params[T any](r ipc.Request) (T, error) {
 	return p, nil
 }
 
-// items sends a list as a stream.
+// items sends a list as a stream: all that fits into one call of the kernel at a
+// time, so that the client is woken once for a short one and its end.
 func items[T any](c *client, r ipc.Request, list []T, err error) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.conn.Hold()
 	for _, it := range list {
 		if err := c.conn.Send(ipc.KindItem, ipc.Item{ID: r.ID, Item: it}); err != nil {
 			return nil, err
