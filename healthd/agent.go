@@ -8,8 +8,7 @@ import (
 	"time"
 	"unicode"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/threefoldtech/zinit/common/clock"
 	"github.com/threefoldtech/zinit/ipc"
 )
 
@@ -259,8 +258,4 @@ func clip(s string) string {
 
 // monotonic is CLOCK_MONOTONIC in nanoseconds, comparable with that of the
 // supervisor.
-func monotonic() int64 {
-	var ts unix.Timespec
-	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail: clock_gettime(2)
-	return ts.Nano()
-}
+func monotonic() int64 { return int64(clock.Monotonic()) }

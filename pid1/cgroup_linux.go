@@ -1,12 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -77,8 +77,14 @@ func (f *freezer) frozen(path string) bool {
 
 // populated says whether a cgroup or one below it has processes.
 func populated(cgroup string) bool {
-	b, err := readSmall(cgroup + "/cgroup.events")
-	return err == nil && strings.Contains(string(b), "populated 1")
+	fd, err := open(cgroup+"/cgroup.events", unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 64) // it has 21 bytes
+	n, _ := unix.Read(fd, b)
+	return bytes.Contains(b[:max(n, 0)], []byte("populated 1"))
 }
 
 // signalCgroup sends a signal to the groups of a run, and to the processes in

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/clock"
 	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/ipc"
 )
@@ -100,13 +101,9 @@ func retry(call func() error) error {
 	}
 }
 
-// monotonic is CLOCK_MONOTONIC. All moments are kept so: it goes on when pid1
-// executes itself, and no clock is set under it.
-func monotonic() time.Duration {
-	var ts unix.Timespec
-	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	return time.Duration(ts.Nano())
-}
+// monotonic is the time by which all moments are kept: it goes on when pid1 executes
+// itself, and no clock is set under it.
+func monotonic() time.Duration { return clock.Monotonic() }
 
 // reap collects all children that have ended, then says which runs ended with
 // them and which became empty.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/clock"
 	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/paths"
 	"github.com/threefoldtech/zinit/common/spec"
@@ -268,7 +269,7 @@ func (s *server) warnOfLimits(sp *spec.Service) {
 	}
 }
 
-func (s *server) now() core.Time { return core.Time(monotonic()) }
+func (s *server) now() core.Time { return core.Time(clock.Monotonic()) }
 
 // wall turns a moment of the core into a time of day.
 func (s *server) wall(t core.Time) ipc.Time {
