@@ -432,6 +432,11 @@ func (k *keeper) takeOver(s *state, err error) bool {
 	unix.Close(k.null)
 	k.opt.mode, k.null = s.Mode, s.Null
 	k.table.restore(s)
+	for pid := range k.table.pids {
+		k.children.know(pid)
+	}
+	k.children.know(s.Supervisor.Pid)
+	k.children.know(s.Shell.Pid)
 	k.store, k.waiting = s.Store, s.Waiting
 	if s.Shell.Shown != nil {
 		k.shell = s.Shell

@@ -141,6 +141,7 @@ func (k *keeper) turn(timer *time.Timer) {
 	case <-timer.C:
 	}
 	wake := k.due(monotonic())
+	k.children.all.Store(k.forking > 0 || len(k.table.left) > 0 || k.end.begun)
 	timer.Stop()
 	if wake != 0 {
 		timer.Reset(max(0, wake-monotonic()))
@@ -350,6 +351,7 @@ func (k *keeper) launch(j *job) {
 		return
 	}
 	k.forking++
+	k.children.all.Store(true)
 	k.launcher.begin(j)
 }
 
@@ -362,6 +364,9 @@ func (k *keeper) launched(o outcome) {
 	if first {
 		j.forked = true
 		k.forking--
+		if o.pid > 0 {
+			k.children.know(o.pid)
+		}
 		k.children.wait()
 	}
 	if o.done {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -14,21 +16,32 @@ import (
 
 // childWatch tells of children that have ended. A thread waits for them in the
 // kernel, and not for SIGCHLD: a signal goes through three goroutines before it
-// is here, which costs more than all the rest of reaping.
+// is here, which costs more than all the rest of reaping. Those that nobody can ask
+// for, which lost their parent, it reaps by itself.
 //
 // Where there are no children it rests, until one is forked. An init may be given
 // one nevertheless; it is reaped when the supervisor, without which there is no
 // child, is started the next time.
 type childWatch struct {
-	// ended has a token when a child has ended, or when there are none.
+	// ended has a token when a child has ended that is the keeper's, or when there
+	// are none.
 	ended chan struct{}
 	// again has one when it is to wait for the next.
 	again   chan struct{}
 	resting bool // the keeper's
+
+	// all says that each child is the keeper's: one is being forked whose pid is not
+	// known yet, or something is left of a run.
+	all atomic.Bool
+	mu  sync.Mutex
+	// known are the pids of children that were forked on somebody's order.
+	known map[int]bool
 }
 
 func newChildWatch() *childWatch {
-	return &childWatch{ended: make(chan struct{}, 1), again: make(chan struct{}, 1), resting: true}
+	w := &childWatch{ended: make(chan struct{}, 1), again: make(chan struct{}, 1), resting: true, known: map[int]bool{}}
+	w.all.Store(true) // until the keeper has looked
+	return w
 }
 
 // wait has it wait for the next child that ends.
@@ -39,11 +52,45 @@ func (w *childWatch) wait() {
 	}
 }
 
+// know notes that the end of a child is for the keeper, forget that it was.
+func (w *childWatch) know(pid int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known[pid] = true
+}
+
+func (w *childWatch) forget(pid int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.known, pid)
+}
+
+// loop waits for children, each time that it is told to.
 func (w *childWatch) loop() {
 	for range w.again {
-		retry(func() error { return unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil) })
+		for w.reapStranger() {
+		}
 		w.ended <- struct{}{}
 	}
+}
+
+// reapStranger waits for the end of a child and reaps it, unless it is the keeper's
+// or there is none.
+func (w *childWatch) reapStranger() bool {
+	var info unix.Siginfo
+	err := retry(func() error { return unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOWAIT, nil) })
+	if err != nil {
+		return false
+	}
+	pid := int((*siginfoChild)(unsafe.Pointer(&info)).pid)
+	w.mu.Lock()
+	known := w.known[pid]
+	w.mu.Unlock()
+	if known || w.all.Load() {
+		return false
+	}
+	reapChild(pid)
+	return true
 }
 
 // siginfoChild is the beginning of the kernel's siginfo_t for a child, on
@@ -131,6 +178,7 @@ func (k *keeper) reap() {
 // It returns the run whose leader it was.
 func (k *keeper) ended(end childEnd) *run {
 	defer reapChild(end.pid)
+	k.children.forget(end.pid)
 	if end.pid == k.sup.Pid {
 		k.supervisorEnded(end)
 		return nil
@@ -158,6 +206,7 @@ func (k *keeper) ended(end childEnd) *run {
 // settle looks for what is left of the runs whose leader has ended, tells the
 // exits of those that ended just now, and of all that are empty now.
 func (k *keeper) settle(ended []*run) {
+	k.children.all.Store(true) // before anybody is looked for, whose end might be missed
 	k.kids = nil
 	for _, r := range ended {
 		if r.Heir > 0 && k.lead(r, r.Heir) {
@@ -316,6 +365,7 @@ func (k *keeper) lead(r *run, pid int) bool {
 		return false
 	}
 	k.unwatch(r)
+	k.children.know(pid)
 	k.table.becomeLed(r, pid, st.pgid, st.sid, st.start)
 	return true
 }
