@@ -70,6 +70,9 @@ type end struct {
 	// answers"). That is not so at urgent data and errors of TCP, and where a unix
 	// socket passes descriptors.
 	short bool
+	// nagle says that what is small may wait for the acknowledgement of what was
+	// sent before (tcp(7), "TCP_NODELAY"), spoken that something was.
+	nagle, spoken bool
 }
 
 // flow is one direction. Little goes through the buffer of the loop, in two
@@ -171,11 +174,12 @@ func (c *conn) connect(a *address) {
 		c.retry(errno)
 		return
 	}
-	if a.family != unix.AF_UNIX {
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	}
 	if a.remote { // it may vanish without a word
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	}
+	tcp := a.family != unix.AF_UNIX
+	if tcp && unread(c.client.fd) > 0 {
+		setTCP(fd, unix.TCP_QUICKACK, 0) // it goes with the last packet of the handshake
 	}
 	switch errno := a.connect(fd); errno {
 	case 0:
@@ -187,7 +191,7 @@ func (c *conn) connect(a *address) {
 		c.retry(errno)
 		return
 	}
-	c.backend.fd, c.backend.short = fd, a.family != unix.AF_UNIX
+	c.backend.fd, c.backend.short, c.backend.nagle = fd, tcp, tcp
 	if err := l.watch(fd, &c.backend, edge); err != nil {
 		unix.Close(fd)
 		c.backend.fd = -1
@@ -314,7 +318,7 @@ func (f *flow) move(c *conn) (more bool) {
 				f.keep()
 				return false
 			}
-			n, errno := f.write()
+			n, errno := f.write(c)
 			switch errno {
 			case 0:
 				moved += n
@@ -378,7 +382,12 @@ func (f *flow) read(c *conn) (int, syscall.Errno) {
 }
 
 // write hands on what was read, as much as can be.
-func (f *flow) write() (int, syscall.Errno) {
+func (f *flow) write(c *conn) (int, syscall.Errno) {
+	if f.to.nagle && f.to.spoken {
+		setTCP(f.to.fd, unix.TCP_NODELAY, 1)
+		f.to.nagle = false
+	}
+	f.to.spoken = true
 	if f.held > 0 {
 		n, errno := splice(f.pipe.r, f.to.fd, f.held)
 		if errno == 0 {
@@ -386,7 +395,7 @@ func (f *flow) write() (int, syscall.Errno) {
 		}
 		return n, errno
 	}
-	n, errno := send(f.to.fd, f.rest)
+	n, errno := send(f.to.fd, f.rest, f.eof && !c.up.done && !c.down.done)
 	if errno == 0 {
 		f.rest = f.rest[n:]
 	}
@@ -405,7 +414,7 @@ func (f *flow) finish(c *conn) {
 	if !f.done {
 		f.done = true
 		if !c.up.done || !c.down.done { // else it is closed at once
-			unix.Shutdown(f.to.fd, unix.SHUT_WR)
+			shutdown(f.to.fd)
 		}
 	}
 	f.release(c)

@@ -25,9 +25,32 @@ func recv(fd int, p []byte) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-func send(fd int, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
+// send sends p; last says that shutdown follows: the end of the stream goes with
+// it in one packet.
+func send(fd int, p []byte, last bool) (int, syscall.Errno) {
+	flags := uintptr(unix.MSG_NOSIGNAL)
+	if last {
+		flags |= unix.MSG_MORE
+	}
+	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), flags, 0, 0)
 	return int(n), errno
+}
+
+// unread is how many bytes there are to read. Asking takes no error away from
+// the events of the socket, as peeking would.
+func unread(fd int) int32 {
+	var n int32
+	syscall.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCINQ, uintptr(unsafe.Pointer(&n)))
+	return n
+}
+
+func setTCP(fd, option int, value int32) {
+	syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, uintptr(option), uintptr(unsafe.Pointer(&value)), 4, 0)
+}
+
+// shutdown says to the peer that this was all.
+func shutdown(fd int) {
+	syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
 }
 
 func accept(fd int) (int, syscall.Errno) {
