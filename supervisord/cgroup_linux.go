@@ -214,7 +214,7 @@ func (c *cgroups) path(run core.RunID) string {
 
 // make makes the cgroup of a run. A service that asks for no limit can do
 // without.
-func (c *cgroups) make(path string, l spec.Limits) (string, error) {
+func (c *cgroups) make(path string, l *spec.Limits) (string, error) {
 	c.making.Lock()
 	defer c.making.Unlock()
 	wanted := cgroupLimits(l)
@@ -272,7 +272,7 @@ type cgroupFile struct {
 }
 
 // cgroupLimits are the limits of a service that need a cgroup.
-func cgroupLimits(l spec.Limits) []cgroupLimit {
+func cgroupLimits(l *spec.Limits) []cgroupLimit {
 	var out []cgroupLimit
 	if l.MemoryMax > 0 {
 		out = append(out, cgroupLimit{"memory_max", "memory", []cgroupFile{
@@ -305,7 +305,7 @@ func cpuMax(cores float64) string {
 
 // unmetLimits are the limits of a service that cannot be applied, each with
 // why. without is why there are no cgroups at all.
-func (c *cgroups) unmetLimits(l spec.Limits, without error) map[string]error {
+func (c *cgroups) unmetLimits(l *spec.Limits, without error) map[string]error {
 	unmet := map[string]error{}
 	for _, limit := range cgroupLimits(l) {
 		switch {

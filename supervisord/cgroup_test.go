@@ -48,7 +48,7 @@ func TestCgroupLimits(t *testing.T) {
 			t.Errorf("%v cores are %q, expected %q", cores, got, want)
 		}
 	}
-	l := spec.Limits{MemoryMax: 1 << 20, CPUMax: 2, PidsMax: 7}
+	l := &spec.Limits{MemoryMax: 1 << 20, CPUMax: 2, PidsMax: 7}
 	var keys []string
 	for _, limit := range cgroupLimits(l) {
 		keys = append(keys, limit.key)
@@ -64,7 +64,7 @@ func TestCgroupLimits(t *testing.T) {
 	if unmet := (*cgroups)(nil).unmetLimits(l, none); len(unmet) != 3 || unmet["pids_max"] != none {
 		t.Errorf("without cgroups: %v", unmet)
 	}
-	if unmet := (*cgroups)(nil).unmetLimits(spec.Limits{}, none); len(unmet) != 0 {
+	if unmet := (*cgroups)(nil).unmetLimits(&spec.Limits{}, none); len(unmet) != 0 {
 		t.Errorf("without limits: %v", unmet)
 	}
 }
@@ -114,16 +114,16 @@ func TestCgroupsOfRuns(t *testing.T) {
 			continue
 		}
 		path := c.reserve(core.Spawn{Run: core.RunID(run), Service: &spec.Service{Name: name}})
-		if made, err := c.make(path, spec.Limits{}); made != path || err != nil {
+		if made, err := c.make(path, &spec.Limits{}); made != path || err != nil {
 			t.Errorf("making %s: %s, %v", path, made, err)
 		}
 		paths = append(paths, path)
 	}
 	nowhere := filepath.Join(own, "missing", "x")
-	if _, err := c.make(nowhere, spec.Limits{PidsMax: 1}); err == nil {
+	if _, err := c.make(nowhere, &spec.Limits{PidsMax: 1}); err == nil {
 		t.Error("a service with a limit is started without it")
 	}
-	if made, err := c.make(nowhere, spec.Limits{}); made != "" || err != nil {
+	if made, err := c.make(nowhere, &spec.Limits{}); made != "" || err != nil {
 		t.Errorf("a service without limits: %q, %v", made, err)
 	}
 	events := "low 0\noom_kill 2\noom_group_kill 1\n"

@@ -52,8 +52,8 @@ func (s *server) setProbe(p core.Probe) {
 // made: with the same user, directory and environment.
 func (s *server) probeBuilder(service *spec.Service) builder {
 	sp := *service
-	sp.Exec, sp.Ports, sp.Limits, sp.Console = sp.Health.Command, nil, spec.Limits{}, false
-	sp.Lifecycle = spec.Lifecycle{Ready: spec.ReadyExec}
+	sp.Exec, sp.Ports, sp.Limits, sp.Console = sp.Health.Command, nil, &spec.Limits{}, false
+	sp.Lifecycle = &spec.Lifecycle{Ready: spec.ReadyExec}
 	return builder{action: core.Spawn{Service: &sp}, env: s.environment(&sp), runtimeDir: s.paths.RuntimeDir}
 }
 

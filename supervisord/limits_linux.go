@@ -9,7 +9,7 @@ import (
 	"github.com/threefoldtech/zinit/ipc"
 )
 
-func rlimits(l spec.Limits) []ipc.Rlimit {
+func rlimits(l *spec.Limits) []ipc.Rlimit {
 	var out []ipc.Rlimit
 	for _, r := range []struct {
 		resource int

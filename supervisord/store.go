@@ -93,6 +93,7 @@ type saved struct {
 	Global   core.Global
 	Records  map[string]core.Record
 	Services map[string]*spec.Service
+	common   spec.Common
 	Problems []spec.Problem
 	Proxies  []*spec.Proxy
 	// Events are changes, still encoded: most of them are never looked at.
@@ -188,8 +189,9 @@ func (s *saved) read(kind uint8, body []byte) error {
 		s.Records[r.Name] = r
 		return err
 	case recordSpec:
-		var sp spec.Service
+		sp := spec.Service{Lifecycle: &spec.Lifecycle{}, Logging: &spec.Logging{}, Limits: &spec.Limits{}}
 		err := msgpack.Unmarshal(body, &sp)
+		s.common.Share(&sp)
 		s.Services[sp.Name] = &sp
 		return err
 	case recordGone:

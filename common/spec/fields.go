@@ -369,7 +369,7 @@ func Default(name string) *Service {
 		Kind:   KindService,
 		Status: StatusStart,
 		Class:  ClassUser,
-		Lifecycle: Lifecycle{
+		Lifecycle: &Lifecycle{
 			Restart:          RestartOnFailure,
 			RestartDelay:     time.Second,
 			RestartDelayMax:  time.Minute,
@@ -382,7 +382,8 @@ func Default(name string) *Service {
 			ReadyFd:          3,
 			OnExit:           OnExitNone,
 		},
-		Logging: Logging{BufferLines: 1000, MaxSize: 10 << 20, MaxFiles: 5, OnFull: OnFullDrop},
+		Logging: &Logging{BufferLines: 1000, MaxSize: 10 << 20, MaxFiles: 5, OnFull: OnFullDrop},
+		Limits:  &Limits{},
 	}
 }
 
@@ -397,22 +398,26 @@ func defaultProxy() *Proxy {
 // FillDefaults sets the defaults that depend on other fields, but for those
 // that were set on purpose, by the name of the field such as "lifecycle.ready".
 // The parser calls it; so must who makes a service from flags.
-func (s *Service) FillDefaults(isSet func(field string) bool) {
-	l, d := &s.Lifecycle, s.defaults()
-	if !isSet("lifecycle.max_restarts") {
-		l.MaxRestarts = d.Lifecycle.MaxRestarts
+func (s *Service) FillDefaults(isSet func(field string) bool) { s.fill(s, isSet) }
+
+// fill sets the defaults that depend on fields of another service, or of s
+// itself.
+func (s *Service) fill(of *Service, isSet func(field string) bool) {
+	l := s.Lifecycle
+	if of.Critical && !isSet("lifecycle.max_restarts") {
+		l.MaxRestarts = 5
 	}
-	if !isSet("lifecycle.start_timeout_ms") {
-		l.StartTimeout = d.Lifecycle.StartTimeout
+	if of.Oneshot && !isSet("lifecycle.start_timeout_ms") {
+		l.StartTimeout = 0
 	}
 	if !isSet("lifecycle.restart_delay_max_ms") {
-		l.RestartDelayMax = d.Lifecycle.RestartDelayMax
+		l.RestartDelayMax = max(l.RestartDelayMax, of.Lifecycle.RestartDelay)
 	}
-	if !isSet("lifecycle.ready") {
-		l.Ready = d.Lifecycle.Ready
+	if of.Health != nil && !isSet("lifecycle.ready") {
+		l.Ready = ReadyHealth
 	}
-	if s.Health != nil && !isSet("health.method") {
-		s.Health.Method = d.Health.Method
+	if of.Health != nil && of.Health.Type == HealthHTTP && !isSet("health.method") {
+		s.Health.Method = "GET"
 	}
 }
 
@@ -420,20 +425,10 @@ func (s *Service) FillDefaults(isSet func(field string) bool) {
 // when nothing sets them.
 func (s *Service) defaults() *Service {
 	d := Default("")
-	if s.Critical {
-		d.Lifecycle.MaxRestarts = 5
-	}
-	if s.Oneshot {
-		d.Lifecycle.StartTimeout = 0
-	}
-	d.Lifecycle.RestartDelayMax = max(d.Lifecycle.RestartDelayMax, s.Lifecycle.RestartDelay)
 	if s.Health != nil {
-		d.Lifecycle.Ready = ReadyHealth
 		d.Health = defaultHealth()
-		if s.Health.Type == HealthHTTP {
-			d.Health.Method = "GET"
-		}
 	}
+	d.fill(s, func(string) bool { return false })
 	if s.Xinet != nil {
 		d.Xinet = defaultProxy()
 		if s.Kind == KindService {

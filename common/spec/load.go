@@ -6,7 +6,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,22 +39,60 @@ func LoadDir(dir string) (Plan, []Problem, error) { return LoadDirs("", dir) }
 // directory, as LoadDir does. A system directory "" is none; one that does not
 // exist is empty. Where the service directory cannot be read, the plan has the
 // services of the other.
-func LoadDirs(system, dir string) (Plan, []Problem, error) {
+func LoadDirs(system, dir string) (Plan, []Problem, error) { return new(Loader).LoadDirs(system, dir) }
+
+// Loader reads the same directories again and again, and of their files only
+// those that may have changed. It is not safe for concurrent use.
+type Loader struct {
+	files  []loaded // those without a problem
+	common Common
+}
+
+// LoadDirs is as the function of that name. What has not changed is the same
+// pointer as the last time.
+func (l *Loader) LoadDirs(system, dir string) (Plan, []Problem, error) {
+	return l.loadDirs(system, dir, time.Now())
+}
+
+func (l *Loader) loadDirs(system, dir string, now time.Time) (Plan, []Problem, error) {
+	before := make(map[string]*loaded, len(l.files))
+	for i := range l.files {
+		before[l.files[i].path()] = &l.files[i]
+	}
+	l.files = make([]loaded, 0, len(l.files))
 	plan := Plan{Services: map[string]*Service{}, Proxies: map[string]*Proxy{}}
 	var problems []Problem
 	if system != "" {
 		var err error
-		if problems, err = plan.Load(system, true); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if problems, err = l.load(&plan, system, true, before, now); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return plan, problems, err
 		}
 	}
-	more, err := plan.Load(dir, false)
+	more, err := l.load(&plan, dir, false, before, now)
 	return plan, append(problems, more...), err
+}
+
+// Keep has the loader hand out the services that are in effect in place of
+// equal ones that it has read.
+func (l *Loader) Keep(services map[string]*Service) {
+	for i := range l.files {
+		f := &l.files[i]
+		if f.service == nil {
+			continue
+		}
+		if s := services[f.service.Name]; s != nil && s.File == f.service.File {
+			f.service = s
+		}
+	}
 }
 
 // Load adds the files of a directory, of the system directory if early is set,
 // as LoadDir reads them.
 func (p *Plan) Load(dir string, early bool) (problems []Problem, err error) {
+	return new(Loader).load(p, dir, early, nil, time.Now())
+}
+
+func (l *Loader) load(p *Plan, dir string, early bool, before map[string]*loaded, now time.Time) (problems []Problem, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		kind := "service"
@@ -59,20 +101,88 @@ func (p *Plan) Load(dir string, early bool) (problems []Problem, err error) {
 		}
 		return nil, fmt.Errorf("cannot read %s directory: %w", kind, err)
 	}
+	var paths []string
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") || !strings.HasSuffix(e.Name(), ".toml") {
-			continue
+		if !strings.HasPrefix(e.Name(), ".") && strings.HasSuffix(e.Name(), ".toml") {
+			paths = append(paths, filepath.Join(dir, e.Name()))
 		}
-		s, x, broken := LoadFile(filepath.Join(dir, e.Name()))
-		if s != nil && early {
-			s.MakeEarly()
+	}
+	files := make([]loaded, len(paths))
+	broken := make([][]Problem, len(paths))
+	each(len(paths), func(i int) { files[i], broken[i] = loadAgain(paths[i], before[paths[i]], now) })
+	for i, f := range files {
+		if broken[i] == nil {
+			if was := before[paths[i]]; f.service != nil && (was == nil || was.service != f.service) {
+				if early {
+					f.service.MakeEarly()
+				}
+				l.common.Share(f.service)
+			}
+			l.files = append(l.files, f)
+			broken[i] = p.Add(f.service, f.proxy)
 		}
-		if broken == nil {
-			broken = p.Add(s, x)
-		}
-		problems = append(problems, broken...)
+		problems = append(problems, broken[i]...)
 	}
 	return problems, nil
+}
+
+// each calls do for the numbers below n, on all processors.
+func each(n int, do func(i int)) {
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		all.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				do(int(i))
+			}
+		})
+	}
+	all.Wait()
+}
+
+// loaded is what a file says, and by what it is known that it still does.
+type loaded struct {
+	stamp   stamp
+	service *Service
+	proxy   *Proxy // of a file without a service
+}
+
+func (f *loaded) path() string {
+	if f.service != nil {
+		return f.service.File
+	}
+	return f.proxy.File
+}
+
+// stamp changes when a file does. The zero stamp is that of a file which may
+// change without.
+type stamp struct {
+	dev, ino     uint64
+	size         int64
+	mtime, ctime int64 // in ns; nobody can set ctime
+}
+
+// settledFor is how old the last change of a file has to be when it is read, or
+// another one could follow that has the same time: the times of files are as
+// coarse as 2 s (FAT). Those that lie ahead of the clock say nothing, either.
+const settledFor = 3 * time.Second
+
+func stampOf(path string, now time.Time) stamp {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil || max(st.Mtim.Nano(), st.Ctim.Nano()) > now.Add(-settledFor).UnixNano() {
+		return stamp{}
+	}
+	return stamp{uint64(st.Dev), st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()}
+}
+
+// loadAgain reads a file unless it is the one that was read before.
+func loadAgain(path string, before *loaded, now time.Time) (loaded, []Problem) {
+	is := stampOf(path, now) // first, so that what is written meanwhile is read the next time
+	if before != nil && is != (stamp{}) && is == before.stamp {
+		return *before, nil
+	}
+	s, x, broken := LoadFile(path)
+	return loaded{is, s, x}, broken
 }
 
 // MakeEarly makes a service one of the system directory.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -309,5 +310,87 @@ func TestProxiesThatLeadBackToThemselves(t *testing.T) {
 		if got != want {
 			t.Errorf("%s and %s: got %q, want %q", tt.listen, tt.backend, got, want)
 		}
+	}
+}
+
+func write(t *testing.T, dir, name, text string) {
+	t.Helper()
+	writeFiles(t, dir, map[string]string{name: text})
+}
+
+func TestLoaderReadsWhatHasChanged(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"changed", "kept", "replaced", "touched"} {
+		write(t, dir, name+".toml", "[service]\nexec = \"old\"")
+	}
+	write(t, dir, "proxy.toml", "[xinet]\nname = \"p\"\nservice = \"kept\"\nlisten = [\"unix:/p\"]\nbackend = \"unix:/b\"")
+	later := time.Now().Add(time.Hour) // by then all these changes are old
+	var l Loader
+	load := func() Plan {
+		t.Helper()
+		plan, problems, err := l.loadDirs("", dir, later)
+		if err != nil || problems != nil {
+			t.Fatal(err, problems)
+		}
+		return plan
+	}
+	first := load()
+	write(t, dir, "changed.toml", "[service]\nexec = \"longer\"")
+	write(t, dir, ".new", "[service]\nexec = \"new\"")
+	if err := os.Rename(filepath.Join(dir, ".new"), filepath.Join(dir, "replaced.toml")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(filepath.Join(dir, "touched.toml"), time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	second := load()
+	for name, same := range map[string]bool{"changed": false, "kept": true, "replaced": false, "touched": false} {
+		if is := first.Services[name] == second.Services[name]; is != same {
+			t.Errorf("%s is what was read before: %v, want %v", name, is, same)
+		}
+	}
+	if first.Proxies["p"] != second.Proxies["p"] {
+		t.Error("the proxy was read again")
+	}
+	for name, exec := range map[string]string{"changed": "longer", "kept": "old", "replaced": "new", "touched": "old"} {
+		if got := second.Services[name].Exec[0][0].Text; got != exec {
+			t.Errorf("%s has exec %s, want %s", name, got, exec)
+		}
+	}
+	l.Keep(map[string]*Service{"touched": first.Services["touched"], "kept": {Name: "kept", File: "elsewhere"}})
+	third := load()
+	if third.Services["touched"] != first.Services["touched"] || third.Services["kept"] != first.Services["kept"] {
+		t.Error("what is in effect is not handed out again")
+	}
+}
+
+// A file may change again within what its times can tell.
+func TestLoaderReadsAgainWhatHasJustChanged(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "web.toml", "[service]\nexec = \"true\"")
+	var l Loader
+	first, _, _ := l.LoadDirs("", dir)
+	second, _, err := l.LoadDirs("", dir)
+	if err != nil || first.Services["web"] == nil || first.Services["web"] == second.Services["web"] {
+		t.Errorf("a new file was read once: %v, %v", first.Services["web"], err)
+	}
+}
+
+func TestEqualTablesAreShared(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 3 {
+		write(t, dir, fmt.Sprintf("same-%d.toml", i), "[service]\nexec = \"true\"\n[lifecycle]\nrestart = \"always\"")
+	}
+	write(t, dir, "other.toml", "[service]\nexec = \"true\"\n[limits]\nnofile = 5")
+	plan, _, err := LoadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b, other := plan.Services["same-0"], plan.Services["same-2"], plan.Services["other"]
+	if a.Lifecycle != b.Lifecycle || a.Logging != other.Logging || a.Limits != b.Limits {
+		t.Error("tables that are equal are there twice")
+	}
+	if a.Lifecycle == other.Lifecycle || a.Limits == other.Limits || *other.Limits.NoFile != 5 || a.Limits.NoFile != nil || a.Lifecycle.Restart != RestartAlways {
+		t.Error("tables that are not equal are shared")
 	}
 }

@@ -153,7 +153,7 @@ func (p *parser) readName(kind Kind) {
 	table, _ := p.root[mainTable(kind)].(map[string]any)
 	if name, ok := table["name"].(string); ok {
 		if CheckName(name) == nil {
-			p.name = name
+			p.name = strings.Clone(name) // as in Field.text
 		}
 	} else if table != nil && table["name"] == nil && kind != KindProxy {
 		if err := CheckName(p.name); err != nil {

@@ -24,7 +24,7 @@ func (p *parser) checkMisplaced(s *Service) {
 }
 
 func (p *parser) checkService(s *Service) {
-	l := &s.Lifecycle
+	l := s.Lifecycle
 	p.rule(p.lacks("service.exec"), "service", "service.exec is missing: which command is to be run?")
 	p.rule(len(s.Exec) == 0 && p.has("service.exec"), "service.exec", "service.exec: must not be empty")
 	if s.Oneshot {

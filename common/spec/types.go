@@ -87,29 +87,32 @@ type Service struct {
 	// not start as if they had after on it.
 	Early bool `msgpack:"early,omitempty"`
 
-	Exec     Command  `msgpack:"exec,omitempty"`
-	Dir      string   `msgpack:"dir,omitempty"`
-	Oneshot  bool     `msgpack:"oneshot,omitempty"`
-	Status   Status   `msgpack:"status"`
-	Class    Class    `msgpack:"class"`
-	Critical bool     `msgpack:"critical,omitempty"`
-	Env      []EnvVar `msgpack:"env,omitempty"` // sorted by name
-	EnvFile  []string `msgpack:"env_file,omitempty"`
-	Console  bool     `msgpack:"console,omitempty"`
-	User     string   `msgpack:"user,omitempty"`
-	Group    string   `msgpack:"group,omitempty"`
-	Umask    *uint32  `msgpack:"umask,omitempty"`
-	Ports    []uint16 `msgpack:"ports,omitempty"`
+	Oneshot  bool `msgpack:"oneshot,omitempty"`
+	Critical bool `msgpack:"critical,omitempty"`
+	Console  bool `msgpack:"console,omitempty"`
+
+	Exec    Command  `msgpack:"exec,omitempty"`
+	Dir     string   `msgpack:"dir,omitempty"`
+	Status  Status   `msgpack:"status"`
+	Class   Class    `msgpack:"class"`
+	Env     []EnvVar `msgpack:"env,omitempty"` // sorted by name
+	EnvFile []string `msgpack:"env_file,omitempty"`
+	User    string   `msgpack:"user,omitempty"`
+	Group   string   `msgpack:"group,omitempty"`
+	Umask   *uint32  `msgpack:"umask,omitempty"`
+	Ports   []uint16 `msgpack:"ports,omitempty"`
 
 	Requires  []string `msgpack:"requires,omitempty"`
 	After     []string `msgpack:"after,omitempty"`
 	Wants     []string `msgpack:"wants,omitempty"`
 	Conflicts []string `msgpack:"conflicts,omitempty"`
 
-	Lifecycle Lifecycle `msgpack:"lifecycle"`
-	Health    *Health   `msgpack:"health,omitempty"`
-	Logging   Logging   `msgpack:"logging"`
-	Limits    Limits    `msgpack:"limits"`
+	// Lifecycle, Logging and Limits may be those of other services, too, see
+	// Common. They are never nil.
+	Lifecycle *Lifecycle `msgpack:"lifecycle"`
+	Health    *Health    `msgpack:"health,omitempty"`
+	Logging   *Logging   `msgpack:"logging"`
+	Limits    *Limits    `msgpack:"limits"`
 	// Xinet is the proxy of this service, if it has one.
 	Xinet *Proxy `msgpack:"xinet,omitempty"`
 }

@@ -143,9 +143,11 @@ func (f *Field) scalarText(v any) (string, error) {
 	switch f.Type {
 	case TypeEnum:
 		values := strings.Fields(f.Values)
-		if !slices.Contains(values, s) {
+		i := slices.Index(values, s)
+		if i < 0 {
 			return "", fmt.Errorf("%w%s", f.mismatch(v), didYouMean(s, values))
 		}
+		return values[i], nil
 	case TypeID:
 		if s == "" || strings.ContainsAny(s, ": \t\r\n/") {
 			return "", f.mismatch(v)
@@ -154,7 +156,8 @@ func (f *Field) scalarText(v any) (string, error) {
 	return s, nil
 }
 
-// text is a string that the system can take.
+// text is a string that the system can take. It is a copy: what the decoder
+// returns is a part of the whole file, which would stay in memory.
 func (f *Field) text(v any) (string, error) {
 	s, ok := v.(string)
 	if !ok {
@@ -167,6 +170,7 @@ func (f *Field) text(v any) (string, error) {
 	if strings.IndexByte(s, 0) >= 0 {
 		return "", errors.New("cannot contain a NUL byte")
 	}
+	s = strings.Clone(s)
 	switch f.Type {
 	case TypeName, TypeNames:
 		return s, CheckName(s)
@@ -414,7 +418,7 @@ func (f *Field) storeEnv(v any, dst *[]EnvVar) []fault {
 	var faults []fault
 	var vars []EnvVar
 	for _, name := range sortedKeys(table) {
-		e := EnvVar{Name: name}
+		e := EnvVar{Name: strings.Clone(name)} // as in text
 		var err error
 		if !validEnvName(name) {
 			err = errors.New("not a name that a variable can have")
@@ -432,6 +436,7 @@ func (f *Field) storeEnv(v any, dst *[]EnvVar) []fault {
 			faults = append(faults, fault{below: name, message: fmt.Sprintf("%s.%s: %v", f.name(), shorten(name), err)})
 			continue
 		}
+		e.Value, e.File = strings.Clone(e.Value), strings.Clone(e.File)
 		vars = append(vars, e)
 	}
 	if faults == nil {
@@ -466,7 +471,7 @@ func (f *Field) storeHeaders(v any, dst *map[string]string) []fault {
 		case strings.ContainsAny(s, "\r\n\x00"):
 			faults = append(faults, fault{below: name, message: fmt.Sprintf("%s.%s: must be one line", f.name(), name)})
 		}
-		headers[name] = s
+		headers[strings.Clone(name)] = strings.Clone(s) // as in text
 	}
 	if faults == nil {
 		*dst = nil

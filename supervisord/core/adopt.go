@@ -96,7 +96,7 @@ func (c *Core) adoptRuns(s *service, facts []Fact) {
 	}
 	// Whoever has only a pre_start was being started.
 	s.Up = (s.Up || s.LastRun != 0 && s.LastMain == 0) && !s.Removed
-	switch l := &s.spec.Lifecycle; {
+	switch l := s.spec.Lifecycle; {
 	case stopping:
 		s.State = StateStopping
 		c.setDeadline(s, c.now+Time(l.StopTimeout))

@@ -164,7 +164,9 @@ func BenchmarkLoad(b *testing.B) {
 			}
 			for b.Loop() {
 				changed := *services[nth(many/2)]
-				changed.Lifecycle.StopTimeout++
+				lifecycle := *changed.Lifecycle
+				lifecycle.StopTimeout++
+				changed.Lifecycle = &lifecycle
 				services[changed.Name] = &changed
 				if out := c.Step(epoch, Load{Services: services}); len(out) > 0 {
 					b.Fatalf("a change in place does %v", out)

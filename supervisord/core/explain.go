@@ -199,7 +199,7 @@ func (c *Core) note(now Time, s *service) string {
 
 // awaits says what a service needs to be up, and how long it has for that.
 func (s *service) awaits(now Time) string {
-	l := &s.spec.Lifecycle
+	l := s.spec.Lifecycle
 	what := "waits to be executed"
 	switch {
 	case s.Halt != HaltNone:

@@ -136,7 +136,7 @@ func saysReady(r spec.Ready) bool { return r == spec.ReadyNotify || r == spec.Re
 
 // retime gives a timeout that runs the length that it has now.
 func (c *Core) retime(s *service, was *spec.Service) {
-	timeout := func(l spec.Lifecycle) time.Duration {
+	timeout := func(l *spec.Lifecycle) time.Duration {
 		switch {
 		case s.State == StateStarting:
 			return l.StartTimeout

@@ -90,7 +90,7 @@ func (c *Core) askShell(s *service) {
 
 // restarts applies the restart policy and says in words what it decides.
 func (c *Core) restarts(s *service, clean bool) (bool, string) {
-	l := &s.spec.Lifecycle
+	l := s.spec.Lifecycle
 	if s.ranStable(c.now) {
 		s.Restarts = 0
 	}
@@ -149,7 +149,7 @@ const startInterval = Time(100 * time.Millisecond)
 // the last start. The jitter depends on name and count alone, so that traces
 // reproduce.
 func (s *service) delay(now Time) Time {
-	l := &s.spec.Lifecycle
+	l := s.spec.Lifecycle
 	most := min(Time(l.RestartDelayMax), 1<<60) // 36 years: a sum of times must fit
 	d := min(Time(l.RestartDelay), most)
 	for n := 0; n < s.Restarts && 0 < d && d < most; n++ {

@@ -270,7 +270,7 @@ func procName(service string, role Role) string {
 // parseService reads "name key=value …", with durations as Go writes them.
 func parseService(t testing.TB, fields []string) *spec.Service {
 	s := spec.Default(fields[0])
-	l := &s.Lifecycle
+	l := s.Lifecycle
 	s.Exec = spec.Command{{{Text: fields[0]}}}
 	set := map[string]bool{}
 	for _, f := range fields[1:] {

@@ -215,6 +215,8 @@ func (l *lab) without(name string) Load {
 func (l *lab) change(restart bool, how func(s *spec.Service)) Load {
 	ev := Load{Services: l.configured(), Restart: map[string]bool{"web": restart}}
 	web := *l.web.spec
+	lifecycle := *web.Lifecycle
+	web.Lifecycle = &lifecycle
 	how(&web)
 	ev.Services["web"] = &web
 	return ev

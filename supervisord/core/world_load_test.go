@@ -70,7 +70,9 @@ func (ch change) apply(was *spec.Service) *spec.Service {
 		return &sp
 	}
 	sp = *was
-	l, from := &sp.Lifecycle, &ch.spec.Lifecycle
+	own := *was.Lifecycle
+	sp.Lifecycle = &own
+	l, from := sp.Lifecycle, ch.spec.Lifecycle
 	switch ch.part {
 	case partDependencies:
 		sp.Requires, sp.After, sp.Wants, sp.Conflicts = ch.spec.Requires, ch.spec.After, ch.spec.Wants, ch.spec.Conflicts

@@ -169,7 +169,7 @@ func drawWish(t *rapid.T, names []string) Event {
 // drawService makes a service that depends on those before it, mostly.
 func drawService(t *rapid.T, name string, names []string) *spec.Service {
 	s := spec.Default(name)
-	l := &s.Lifecycle
+	l := s.Lifecycle
 	some := func(label string, from []string, odds int) []string {
 		var out []string
 		for _, n := range from {
@@ -311,7 +311,7 @@ func (w *world) log() string {
 }
 
 func describe(s *spec.Service) string {
-	l := &s.Lifecycle
+	l := s.Lifecycle
 	return fmt.Sprintf("%s: %s %s requires %v after %v wants %v conflicts %v ports %v oneshot %v pre %v stop %v ready %v start_timeout %v stop_timeout %v watchdog %v health %v restart %v delay %v max %v critical %v on_exit %v\n",
 		s.Name, s.Kind, s.Status, s.Requires, s.After, s.Wants, s.Conflicts, s.Ports, s.Oneshot, len(l.PreStart) > 0, len(l.StopExec) > 0, l.Ready,
 		l.StartTimeout, l.StopTimeout, l.Watchdog, describeHealth(s.Health), l.Restart, l.RestartDelay, l.MaxRestarts, s.Critical, l.OnExit)
