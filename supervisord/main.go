@@ -239,6 +239,8 @@ const (
 func supervise(o options, link string, log *slog.Logger) error {
 	// More would help nobody, and be threads that have to be there beforehand.
 	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), procs))
+	// Before the start makes garbage, in which their stacks would lie for good.
+	threads.Warm(warm)
 	// The heap is small and mostly idle: collecting it a little more often costs
 	// less than what it would grow to.
 	memory.Keep(50)
@@ -264,7 +266,6 @@ func supervise(o options, link string, log *slog.Logger) error {
 		k.giveUp(1, err)
 		os.Exit(1)
 	}
-	go threads.Warm(warm)
 	go forwardSignals(s.inbox)
 	if o.attachLogs {
 		since := s.started
