@@ -179,6 +179,28 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
+// What a reload of one of many services would stop is foreseen.
+func BenchmarkForesee(b *testing.B) {
+	for _, shape := range shapes {
+		b.Run(shape.name, func(b *testing.B) {
+			c := bootAll(shape.build(many))
+			services := shape.build(0)
+			for n, s := range c.services {
+				services[n] = s.spec
+			}
+			last := nth(many - 1)
+			changed := *services[last]
+			services[last] = &changed
+			ev := Load{Services: services, Restart: map[string]bool{last: true}}
+			for b.Loop() {
+				if stopped := c.Foresee(epoch, ev); len(stopped) != 1 || !stopped[last] {
+					b.Fatalf("a restart of one stops %v", stopped)
+				}
+			}
+		})
+	}
+}
+
 // All services go but the one that the others require.
 func BenchmarkRemoveAll(b *testing.B) {
 	services := shapes[2].build(many)

@@ -56,17 +56,7 @@ type Options struct {
 type Core struct {
 	opts     Options
 	services map[string]*service
-	// requiredBy, afterBy and conflicts are the edges of the graph backwards,
-	// by name, also of names that no service has; conflicts is symmetric.
-	requiredBy map[string][]string
-	afterBy    map[string][]string
-	conflicts  map[string][]string
-	ports      map[uint16][]string
-	// givesWay holds, for each service, those with which it conflicts and that
-	// go first when both are about to start.
-	givesWay map[string][]string
-
-	early early
+	graph
 
 	touched  map[string]bool
 	runs     map[RunID]*service
@@ -95,6 +85,21 @@ type Core struct {
 	dirty   map[string]bool
 	// dirtyGlobal says that one of lastRun, strays, shutdown and requested changed.
 	dirtyGlobal bool
+}
+
+// graph is what link finds out.
+type graph struct {
+	// requiredBy, afterBy and conflicts are the edges of the graph backwards,
+	// by name, also of names that no service has; conflicts is symmetric.
+	requiredBy map[string][]string
+	afterBy    map[string][]string
+	conflicts  map[string][]string
+	ports      map[uint16][]string
+	// givesWay holds, for each service, those with which it conflicts and that
+	// go first when both are about to start.
+	givesWay map[string][]string
+
+	early early
 }
 
 // Step takes one event and returns what is to be done for it, in order.

@@ -33,14 +33,16 @@ func (s *service) goingDown() bool { return s.Halt != HaltNone || s.State == Sta
 // rehearse steps a copy of the core, and returns it with the actions.
 func (c *Core) rehearse(now Time, ev Event) (*Core, []Action) {
 	copied := unlinked(nil, c.opts)
+	copied.services = make(map[string]*service, len(c.services))
 	for name, s := range c.services {
-		twin := &service{Record: s.copy(), spec: s.spec, blocks: s.blocks, probe: s.probe, watched: s.watched, heapIndex: -1}
-		copied.services[name] = twin
+		twin := *s
+		twin.Record, twin.heapIndex = s.copy(), -1
+		copied.services[name] = &twin
 		if twin.Deadline > 0 {
-			heap.Push(&copied.deadline, twin)
+			heap.Push(&copied.deadline, &twin)
 		}
 		for _, r := range twin.Runs {
-			copied.runs[r.ID] = twin
+			copied.runs[r.ID] = &twin
 		}
 	}
 	copied.removing, copied.strays = maps.Clone(c.removing), maps.Clone(c.strays)
@@ -50,6 +52,11 @@ func (c *Core) rehearse(now Time, ev Event) (*Core, []Action) {
 		sh := *c.shutdown
 		copied.shutdown = &sh
 	}
-	copied.link()
+	// A change of the graph makes a new one; only what is removed is taken out
+	// of the one that there is.
+	copied.graph = c.graph
+	if len(c.removing) > 0 {
+		copied.link()
+	}
 	return copied, copied.Step(now, ev)
 }

@@ -34,7 +34,8 @@ func (c *Core) load(ev Load) {
 	if c.shutdown != nil {
 		return
 	}
-	var up, down, again, retry, ready []*service
+	var changed, up, down, again, retry, ready []*service
+	sameGraph := true
 	var wanted []string // what those that are up have not required or wanted before
 	for _, n := range c.Names() {
 		s, sp := c.services[n], ev.Services[n]
@@ -43,6 +44,7 @@ func (c *Core) load(ev Load) {
 		}
 		if sp == nil && !s.Removed {
 			s.Removed, c.removing[n] = true, true
+			sameGraph = false
 			down = append(down, s)
 		}
 		if sp == nil || sp == s.spec && !s.Removed {
@@ -51,6 +53,8 @@ func (c *Core) load(ev Load) {
 		was, back := s.spec, s.Removed
 		s.spec, s.Removed = sp, false
 		delete(c.removing, n)
+		changed = append(changed, s)
+		sameGraph = sameGraph && !back && sameEdges(was, sp)
 		c.save(s)
 		c.retime(s, was)
 		c.recheck(s, was)
@@ -88,6 +92,7 @@ func (c *Core) load(ev Load) {
 	for n, sp := range ev.Services {
 		if c.services[n] == nil {
 			s := c.add(n, sp)
+			sameGraph = false
 			if sp.Status == spec.StatusStart {
 				up = append(up, s)
 			}
@@ -99,7 +104,13 @@ func (c *Core) load(ev Load) {
 			up = append(up, d)
 		}
 	}
-	c.relink()
+	if sameGraph {
+		for _, s := range changed {
+			c.touch(s)
+		}
+	} else {
+		c.relink()
+	}
 	for _, s := range ready {
 		c.becomeRunning(s)
 	}
@@ -120,6 +131,12 @@ func (c *Core) load(ev Load) {
 		}
 	}
 	c.wishUp(up)
+}
+
+// sameEdges says that link finds the same in two configurations of a service.
+func sameEdges(a, b *spec.Service) bool {
+	return slices.Equal(a.Requires, b.Requires) && slices.Equal(a.After, b.After) && slices.Equal(a.Conflicts, b.Conflicts) &&
+		slices.Equal(a.Ports, b.Ports) && a.Early == b.Early
 }
 
 // OtherProcess says that a process begun by one configuration would be
