@@ -287,7 +287,7 @@ func (s *server) onHelper(m any) {
 			if h.conn == m.conn {
 				h.conn = nil
 				s.step(core.HelperDown{Helper: h.name, Why: string(h.name) + " is not there"})
-				s.moved = true
+				s.moved, s.allMoved = true, true
 			}
 		}
 	}
@@ -308,5 +308,5 @@ func (s *server) greetHelper(h *helper, m helperCame) {
 	s.resultAck = 0 // that of another, or told again
 	h.send(ipc.KindHello, ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleSupervisor, Version: version.Version})
 	s.step(core.HelperUp{Helper: h.name})
-	s.moved = true
+	s.moved, s.allMoved = true, true
 }

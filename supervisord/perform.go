@@ -82,7 +82,7 @@ func (s *server) perform(a core.Action) {
 func (s *server) onChanged(a core.Changed) {
 	s.moved = true
 	for w := range s.waiters {
-		w.changed = append(w.changed, a)
+		w.note(a)
 	}
 	if a.Removed {
 		s.logs.Remove(a.Service)

@@ -45,10 +45,10 @@ func ownProxies(p spec.Plan) map[string]*spec.Proxy {
 // compareProxies adds to a plan what it means for proxies with files of their
 // own, and lets what is equal keep its place in memory, also of services.
 func (s *server) compareProxies(p *plan) {
-	for _, n := range slices.Sorted(maps.Keys(p.services)) {
+	for n, sp := range p.services {
 		// One that is kept as a whole may be being read by others.
-		if was := s.services[n]; was != nil && was != p.services[n] && reflect.DeepEqual(was.Xinet, p.services[n].Xinet) {
-			p.services[n].Xinet = was.Xinet
+		if was := s.services[n]; was != nil && was != sp && reflect.DeepEqual(was.Xinet, sp.Xinet) {
+			sp.Xinet = was.Xinet
 		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(p.proxies)) {

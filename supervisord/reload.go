@@ -46,6 +46,9 @@ func (s *server) compare(services map[string]*spec.Service, proxies map[string]*
 			p.result.Added = append(p.result.Added, n)
 			continue
 		}
+		if was == services[n] {
+			continue
+		}
 		fields := was.Diff(services[n])
 		if len(fields) == 0 && was.File == services[n].File {
 			services[n] = was
@@ -62,7 +65,10 @@ func (s *server) compare(services map[string]*spec.Service, proxies map[string]*
 			p.result.Removed = append(p.result.Removed, n)
 		}
 	}
-	stopped := s.core.Foresee(s.now(), core.Load{Services: p.services, Restart: p.restart})
+	var stopped map[string]bool
+	if len(p.result.Added)+len(p.result.Removed)+len(p.restart) > 0 {
+		stopped = s.core.Foresee(s.now(), core.Load{Services: p.services, Restart: p.restart})
+	}
 	for i := range p.result.Changed {
 		c := &p.result.Changed[i]
 		back, is := stopped[c.Name]
@@ -103,7 +109,9 @@ func (s *server) apply(p plan, opened map[spec.Address]int) {
 	s.step(core.Load{Services: p.services, Restart: p.restart})
 	passing, had := s.passing, maps.Clone(s.listeners)
 	s.setProxies(p.proxies, opened)
-	for _, n := range slices.Sorted(maps.Keys(p.services)) {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(passing)), maps.Keys(s.passing))
+	slices.Sort(names)
+	for _, n := range slices.Compact(names) {
 		if v, _ := s.core.View(s.now(), n); v.Pid != 0 && v.Halt == core.HaltNone &&
 			!(samePassed(passing[n], s.passing[n]) && s.sameListeners(n, had)) {
 			s.step(core.Wish{Op: core.OpRestart, Names: []string{n}}) // to get other listeners
@@ -114,7 +122,7 @@ func (s *server) apply(p plan, opened map[spec.Address]int) {
 
 // configured is what the directories hold, and what was added at run time.
 func (s *server) configured(ctx context.Context) (read spec.Plan, problems []ipc.Problem, err error) {
-	read, bad, err := spec.LoadDirs(s.opts.systemDir, s.opts.configDir)
+	read, bad, err := s.loader.LoadDirs(s.opts.systemDir, s.opts.configDir)
 	if err != nil {
 		return read, nil, ipc.Errorf(ipc.ErrInvalid, "%v", err)
 	}
@@ -184,6 +192,7 @@ func (s *server) reload(ctx context.Context, dryRun bool) (ipc.Reloaded, error) 
 			s.problems = nil
 			s.deaf = deaf
 			s.apply(p, opened)
+			s.loader.Keep(p.services)
 		}
 	})
 	closeListeners(opened)
@@ -212,8 +221,12 @@ func (s *server) refusal(sp *spec.Service) *ipc.Error {
 
 // newProblems are those that a plan has and the one before has not.
 func newProblems(before, after spec.Plan) []spec.Problem {
+	problems := after.Check()
+	if len(problems) == 0 {
+		return nil
+	}
 	known := before.Check()
-	return slices.DeleteFunc(after.Check(), func(p spec.Problem) bool { return slices.Contains(known, p) })
+	return slices.DeleteFunc(problems, func(p spec.Problem) bool { return slices.Contains(known, p) })
 }
 
 // invalid is the error of a service that has problems, nil if it has none.

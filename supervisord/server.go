@@ -66,8 +66,10 @@ type server struct {
 	started      time.Time
 	zinitStarted ipc.Time
 	// loading is held by whoever reads the configuration to replace it, so
-	// that what was read last is what counts. It is not the loop's.
+	// that what was read last is what counts. Neither it nor the loader, which
+	// it guards, is the loop's.
 	loading sync.Mutex
+	loader  spec.Loader
 	// scraping is held by whoever measures for HTTP. It is not the loop's.
 	scraping sync.Mutex
 
@@ -87,7 +89,10 @@ type server struct {
 	// unforgotten are the runs that are over since then: pid1 remembers them for
 	// the next supervisor, which would start them again by what is saved.
 	unforgotten []core.RunID
-	moved       bool // a service has changed its state since the waiters were asked
+	// moved says that the waiters are to be asked: about the services in news, whose
+	// records have changed since, or with allMoved about all.
+	moved, allMoved bool
+	news            map[string]bool
 	// pipes holds the log pipes under capture, ended those of them that the capture
 	// is done with; ended is safe for concurrent use.
 	pipes    map[logEnd]*logPipe
@@ -122,7 +127,7 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	s := &server{
 		opts: o, keeper: k, log: log, started: time.Now(),
 		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour), preparing: make(chan struct{}, maxPrepared),
-		history: &history{}, waiters: map[*waiter]bool{}, pipes: map[logEnd]*logPipe{},
+		history: &history{}, waiters: map[*waiter]bool{}, news: map[string]bool{}, pipes: map[logEnd]*logPipe{},
 		ended: &logEnds{more: make(chan struct{}, 1)}, helperRuns: map[ipc.RunID]bool{}, unmet: map[string]bool{},
 		base:       newEnviron(ownEnviron()).list,
 		ownProxies: map[string]*spec.Proxy{}, listeners: map[spec.Address]int{}, deaf: map[spec.Address]string{},
@@ -188,7 +193,7 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 
 // loadConfig reads the directories, and adds the main command.
 func (s *server) loadConfig() error {
-	plan, problems, err := spec.LoadDirs(s.opts.systemDir, s.opts.configDir)
+	plan, problems, err := s.loader.LoadDirs(s.opts.systemDir, s.opts.configDir)
 	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -270,11 +275,6 @@ func (s *server) warnOfLimits(sp *spec.Service) {
 }
 
 func (s *server) now() core.Time { return core.Time(clock.Monotonic()) }
-
-// wall turns a moment of the core into a time of day.
-func (s *server) wall(t core.Time) ipc.Time {
-	return ipc.Time(time.Now().Add(time.Duration(t - s.now())))
-}
 
 // run is the loop. It returns when zinit ends.
 func (s *server) run() error {
@@ -495,7 +495,6 @@ func (s *server) tell() {
 		f()
 	}
 	if s.moved {
-		s.moved = false
 		s.askWaiters()
 	}
 }

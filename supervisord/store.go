@@ -399,6 +399,7 @@ func (s *server) saveAll(news []msgpack.RawMessage) error {
 // save writes what the steps have changed.
 func (s *server) save() {
 	ch, news := s.core.Changes(), s.newEvents()
+	s.noteNews(ch)
 	if ch.Empty() && len(news) == 0 && s.store.buf.Len() == 0 && s.store.failed == nil {
 		return
 	}

@@ -15,7 +15,8 @@ import (
 // What the core knows, as clients see it. All of it runs in the loop.
 
 func (s *server) viewOf(name string) (ipc.Service, bool) {
-	now := s.now()
+	now, clock := s.now(), time.Now()
+	wall := func(t core.Time) ipc.Time { return ipc.Time(clock.Add(time.Duration(t - now))) }
 	v, ok := s.core.View(now, name)
 	if !ok {
 		return ipc.Service{}, false
@@ -34,18 +35,18 @@ func (s *server) viewOf(name string) (ipc.Service, bool) {
 		out.Desired = "up"
 	}
 	if v.Since > 0 {
-		at := s.wall(v.Since)
+		at := wall(v.Since)
 		out.Since = &at
 	}
 	if v.State == core.StateRunning {
 		out.UptimeMS = time.Duration(now - v.Since).Milliseconds()
 	}
 	if v.Next > 0 {
-		at := s.wall(v.Next)
+		at := wall(v.Next)
 		out.NextStart = &at
 	}
 	if v.End != nil {
-		e := &ipc.Exit{At: s.wall(v.End.At)}
+		e := &ipc.Exit{At: wall(v.End.At)}
 		if v.End.Signal != 0 {
 			e.Signal = spec.SignalName(v.End.Signal)
 		} else {
@@ -55,7 +56,7 @@ func (s *server) viewOf(name string) (ipc.Service, bool) {
 	}
 	out.Health = healthOf(v.Health)
 	if v.Health.At > 0 {
-		at := s.wall(v.Health.At)
+		at := wall(v.Health.At)
 		out.Health.CheckedAt = &at
 	}
 	for _, b := range v.Blocks {

@@ -27,9 +27,12 @@ const (
 // waiter waits for services to reach a goal, and collects what moves
 // meanwhile. It belongs to the loop; done is closed there.
 type waiter struct {
-	names   []string
-	judge   func(w *waiter, v core.View) outcome
+	names []string
+	judge func(w *waiter, v core.View) outcome
+	// left are the names that are pending, nil before this was first asked.
+	left    map[string]bool
 	changed []core.Changed
+	own     map[string][]core.Changed // of changed, those of names that were left
 	// related are the services that a wish for these may move; what others do
 	// meanwhile is not its doing. See concerns.
 	related map[string]bool
@@ -39,7 +42,28 @@ type waiter struct {
 }
 
 func newWaiter(judge func(*waiter, core.View) outcome, names ...string) *waiter {
-	return &waiter{names: names, judge: judge, result: map[string]outcome{}, done: make(chan struct{})}
+	return &waiter{names: names, judge: judge, own: map[string][]core.Changed{}, result: map[string]outcome{}, done: make(chan struct{})}
+}
+
+// note takes down what moves.
+func (w *waiter) note(ch core.Changed) {
+	w.changed = append(w.changed, ch)
+	if w.left == nil || w.left[ch.Service] {
+		w.own[ch.Service] = append(w.own[ch.Service], ch)
+	}
+}
+
+// noteNews keeps for the waiters whose records have changed.
+func (s *server) noteNews(ch core.Changes) {
+	if len(s.waiters) == 0 {
+		return
+	}
+	for i := range ch.Records {
+		s.news[ch.Records[i].Name] = true
+	}
+	for _, n := range ch.Removed {
+		s.news[n] = true
+	}
 }
 
 // askWaiters looks whether somebody's wait is over.
@@ -47,23 +71,36 @@ func (s *server) askWaiters() {
 	for w := range s.waiters {
 		s.ask(w)
 	}
+	s.moved, s.allMoved, s.news = false, false, map[string]bool{}
 }
 
+// ask looks at those of the names that are pending and of which there is news:
+// a wait for all services would otherwise cost the square of their number.
 func (s *server) ask(w *waiter) {
-	for _, n := range w.names {
-		if w.result[n] != pending {
+	look := s.news
+	if w.left == nil {
+		w.left = make(map[string]bool, len(w.names))
+		for _, n := range w.names {
+			w.left[n] = true
+		}
+		look = w.left
+	} else if s.allMoved {
+		look = w.left
+	}
+	for n := range look {
+		if !w.left[n] {
 			continue
 		}
 		v, ok := s.core.View(s.now(), n)
 		if !ok {
 			v = core.View{Record: core.Record{Name: n, Removed: true}}
 		}
-		w.result[n] = w.judge(w, v)
-	}
-	for _, n := range w.names {
-		if w.result[n] == pending {
-			return
+		if w.result[n] = w.judge(w, v); w.result[n] != pending {
+			delete(w.left, n)
 		}
+	}
+	if len(w.left) > 0 {
+		return
 	}
 	for _, ch := range w.changed {
 		if v, ok := s.core.View(s.now(), ch.Service); ok && s.concerns(w, ch.Service) && stillMoving(v) {
@@ -112,10 +149,7 @@ func started(w *waiter, v core.View) outcome {
 		return missed
 	}
 	tried := false
-	for _, ch := range w.changed {
-		if ch.Service != v.Name {
-			continue
-		}
+	for _, ch := range w.own[v.Name] {
 		switch ch.To {
 		case core.StateStarting, core.StateBlocked:
 			tried = true
@@ -257,26 +291,27 @@ func cmpError(e *ipc.Error, err error) error {
 // come last.
 func (s *server) summary(w *waiter, before map[string]core.State) []ipc.Moved {
 	var out []ipc.Moved
-	for _, ch := range w.changed {
-		if !s.concerns(w, ch.Service) {
+	from, last := map[string]core.State{}, map[string]int{}
+	for i, ch := range w.changed {
+		if _, known := last[ch.Service]; !known {
+			from[ch.Service] = ch.From
+		}
+		last[ch.Service] = i
+	}
+	for i, ch := range w.changed {
+		if last[ch.Service] != i || !s.concerns(w, ch.Service) {
 			continue
 		}
-		m := ipc.Moved{Name: ch.Service, From: ipc.State(ch.From.String()), To: ipc.State(ch.To.String()), Reason: reasonOf(ch.Reason)}
-		if i := slices.IndexFunc(out, func(o ipc.Moved) bool { return o.Name == ch.Service }); i >= 0 {
-			m.From = out[i].From
-			out = slices.Delete(out, i, i+1)
+		m := ipc.Moved{Name: ch.Service, From: ipc.State(from[ch.Service].String()), To: ipc.State(ch.To.String()), Reason: reasonOf(ch.Reason)}
+		v, _ := s.viewOf(ch.Service)
+		m.Note, m.Pid = v.Note, v.Pid
+		if s.core.Spec(ch.Service) == nil {
+			m.Note = "removed"
 		}
 		out = append(out, m)
 	}
-	for i := range out {
-		v, _ := s.viewOf(out[i].Name)
-		out[i].Note, out[i].Pid = v.Note, v.Pid
-		if s.core.Spec(out[i].Name) == nil {
-			out[i].Note = "removed"
-		}
-	}
 	for _, n := range w.names {
-		if !slices.ContainsFunc(out, func(o ipc.Moved) bool { return o.Name == n }) {
+		if _, moved := last[n]; !moved {
 			v, _ := s.viewOf(n)
 			out = append(out, ipc.Moved{Name: n, From: ipc.State(before[n].String()), To: v.State, Reason: v.Reason, Note: v.Note, Pid: v.Pid})
 		}
