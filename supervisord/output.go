@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"path"
 	"regexp"
 	"slices"
 	"time"
@@ -94,7 +93,7 @@ func (c *client) drain(ctx context.Context, services []string) error {
 	var runs []core.RunID
 	err := c.s.in(ctx, func() {
 		for end, p := range c.s.pipes {
-			if services == nil || slices.Contains(services, path.Base(p.name)) {
+			if services == nil || slices.Contains(services, p.service) {
 				runs = append(runs, end.run)
 			}
 		}

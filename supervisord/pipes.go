@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/ipc"
 	"github.com/threefoldtech/zinit/supervisord/core"
 	"github.com/threefoldtech/zinit/supervisord/logs"
 )
@@ -14,7 +15,7 @@ import (
 // logPipe is a pipe under capture, which pid1 keeps, too. It is dropped when all of
 // it is stored and the leader of its run has ended, so that both are one message.
 type logPipe struct {
-	name         string
+	service      string
 	stored, over bool
 }
 
@@ -41,7 +42,7 @@ func (s *server) addPipe(name string, fd int) {
 	if stream == logs.Stderr.String() {
 		which = logs.Stderr
 	}
-	if s.pipes[logEnd{run, which}] != nil { // pid1 has told of it as a stored one before its run was spawned
+	if _, known := s.pipes[logEnd{run, which}]; known { // pid1 has told of it as a stored one before its run was spawned
 		unix.Close(fd)
 		return
 	}
@@ -50,7 +51,10 @@ func (s *server) addPipe(name string, fd int) {
 		unix.Close(fd)
 		return
 	}
-	s.pipes[logEnd{run, which}] = &logPipe{name: name}
+	if sp := s.services[service]; sp != nil {
+		service = sp.Name // or the whole name of the pipe would stay in memory
+	}
+	s.pipes[logEnd{run, which}] = logPipe{service: service}
 }
 
 // logEnd says that a log pipe has no writer any more and all of it is stored.
@@ -88,7 +92,7 @@ func (e *logEnds) take() []logEnd {
 // pipesStored notes which pipes have ended.
 func (s *server) pipesStored() {
 	for _, end := range s.ended.take() {
-		if p := s.pipes[end]; p != nil {
+		if p, known := s.pipes[end]; known {
 			p.stored = true
 			s.dropPipe(end, p)
 		}
@@ -99,19 +103,22 @@ func (s *server) pipesStored() {
 func (s *server) pipesOver(run core.RunID) {
 	for _, stream := range []logs.Stream{logs.Stdout, logs.Stderr} {
 		end := logEnd{run, stream}
-		if p := s.pipes[end]; p != nil {
+		if p, known := s.pipes[end]; known {
 			p.over = true
 			s.dropPipe(end, p)
 		}
 	}
 }
 
-// dropPipe lets pid1 close a pipe of which nothing is to come.
-func (s *server) dropPipe(end logEnd, p *logPipe) {
-	if p.stored && p.over {
-		s.dropped = append(s.dropped, p.name)
-		delete(s.pipes, end)
+// dropPipe notes what is known of a pipe, and lets pid1 close one of which
+// nothing is to come.
+func (s *server) dropPipe(end logEnd, p logPipe) {
+	if !p.stored || !p.over {
+		s.pipes[end] = p
+		return
 	}
+	s.dropped = append(s.dropped, ipc.LogFd(ipc.RunID(end.run), end.stream.String(), p.service))
+	delete(s.pipes, end)
 }
 
 // dropRunFds closes the readiness channels of a run that has ended.

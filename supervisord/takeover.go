@@ -195,6 +195,7 @@ func (s *server) adoptPipes() {
 	}
 	for end, p := range s.pipes {
 		p.over = !led[end.run]
+		s.pipes[end] = p
 	}
 }
 
