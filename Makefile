@@ -14,7 +14,7 @@ MANPAGES := $(notdir $(wildcard docs/man/*))
 DEST     := $(DESTDIR)$(PREFIX)
 COMPLETION := bash=bash-completion/completions/zinit zsh=zsh/site-functions/_zinit fish=fish/vendor_completions.d/zinit.fish
 
-.PHONY: build run play-tui test lint bench bench-peers storm compare-init compare-proxies fuzz install uninstall pictures clean help
+.PHONY: build run play-tui test lint bench bench-scale bench-peers storm compare-init compare-proxies fuzz install uninstall pictures clean help
 
 build: ## build the programs into bin/
 	@mkdir -p bin
@@ -39,6 +39,9 @@ bench: build ## measure side by side with C floors, print a table
 
 storm: ## kill the supervisor more than 500 times while everything goes on, print a table; SEED=N for one seen before
 	@nice -n 5 $(GO) test -count=1 -timeout 1h -run '^TestStorm$$' -v ./ctl -storm.kills 800 -storm.seed $(SEED)
+
+bench-scale: build ## what one more service costs, with up to 8,000 of them, a table
+	@ZINIT_TEST_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench Scale -benchtime 1x -timeout 10m ./ctl
 
 bench-peers: build ## zinit beside other supervisors, those that are installed, a table and a picture
 	@ZINIT_TEST_BIN=$(CURDIR)/bin PATH=$(CURDIR)/bin:$$PATH $(GO) test -run '^$$' -bench Peers -benchtime 1x -timeout 1h ./ctl -bench.svg $(CURDIR)/docs/pictures/benchmarks.svg

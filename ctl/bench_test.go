@@ -405,11 +405,16 @@ func (s *benchStage) life(b *testing.B, services, runs int) {
 	}
 }
 
+// settle waits until it is so long since the last start that memory is looked at.
+func (r *benchRun) settle() {
+	time.Sleep(time.Duration(r.lastStart-benchNow()) + benchSettle) // the period is what is defined
+}
+
 // memory measures the memory of the zinit processes, and returns what adds it
 // to the table.
 func (r *benchRun) memory(b *testing.B, name string) func() {
 	b.Helper()
-	time.Sleep(time.Duration(r.lastStart-benchNow()) + benchSettle) // the period is what is defined
+	r.settle()
 	info := r.info()
 	keeper, server := benchPSS(b, info.KeeperPid), benchPSS(b, info.Pid)
 	return func() {
