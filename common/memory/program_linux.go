@@ -12,7 +12,10 @@ import (
 // in the kernel's cache, from where those that are needed again come back 64 KiB at
 // a time; most of a program is needed once. As long as they are mapped the kernel
 // counts them as used, and takes them for such when memory is short.
-func unmapProgram() {
+func unmapProgram() { adviseProgram(unix.MADV_DONTNEED) }
+
+// adviseProgram calls madvise(2) for what is mapped of files and as it is there.
+func adviseProgram(advice int) {
 	smaps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		return
@@ -30,7 +33,7 @@ func unmapProgram() {
 			}
 		case len(f) >= 2 && f[0] == "Anonymous:" && f[1] == "0" && to > from:
 			// Else some of it is not as in the file: it would be lost.
-			unix.Syscall(unix.SYS_MADVISE, uintptr(from), uintptr(to-from), unix.MADV_DONTNEED)
+			unix.Syscall(unix.SYS_MADVISE, uintptr(from), uintptr(to-from), uintptr(advice))
 		}
 	}
 }
