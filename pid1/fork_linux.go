@@ -42,22 +42,32 @@ func startForkers(n int, old []int, run func(j *job, files []int)) (*forkers, er
 	}
 	f := &forkers{give: p[0], take: p[1], jobs: map[uint64]*job{}}
 	var apart sync.WaitGroup
+	apart.Add(n)
 	for range n {
-		apart.Add(1)
-		go func() {
-			runtime.LockOSThread()
-			if ownTable() {
-				for _, fd := range old {
-					unix.Close(fd)
-				}
-				unix.Close(f.give)
-			}
-			apart.Done()
-			f.loop(run)
-		}()
+		go f.start(&apart, old, run)
 	}
 	apart.Wait()
 	return f, nil
+}
+
+// start makes this thread one of those that fork.
+func (f *forkers) start(apart *sync.WaitGroup, old []int, run func(*job, []int)) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// Its table is what /proc/PID/fd shows: it is held until another is found.
+		defer runtime.UnlockOSThread()
+		go f.start(apart, old, run)
+		apart.Wait()
+		return
+	}
+	if ownTable() {
+		for _, fd := range old {
+			unix.Close(fd)
+		}
+		unix.Close(f.give)
+	}
+	apart.Done()
+	f.loop(run)
 }
 
 func (f *forkers) loop(run func(*job, []int)) {
