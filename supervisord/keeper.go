@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -86,14 +89,26 @@ func (k *keeper) take(name string) (int, bool) {
 	return fd, ok
 }
 
-// takeLogs returns the stored log pipes, which then belong to the caller.
+// takeLogs returns the stored log pipes, which then belong to the caller: those of
+// earlier runs first, so that what is in them is stored before what came later.
 func (k *keeper) takeLogs(each func(name string, fd int)) {
-	for name, fd := range k.fds {
+	byRun := func(a, b string) int { return cmp.Or(cmp.Compare(runOf(a), runOf(b)), cmp.Compare(a, b)) }
+	for _, name := range slices.SortedFunc(maps.Keys(k.fds), byRun) {
 		if strings.HasPrefix(name, "log/") {
-			delete(k.fds, name)
+			fd, _ := k.take(name)
 			each(name, fd)
 		}
 	}
+}
+
+// runOf is the run in the name of a stored pipe, 0 where there is none.
+func runOf(name string) uint64 {
+	part := strings.Split(name, "/")
+	if len(part) < 2 {
+		return 0
+	}
+	run, _ := strconv.ParseUint(part[1], 10, 64)
+	return run
 }
 
 func (k *keeper) send(kind ipc.Kind, body any, fds ...int) error {
