@@ -5,8 +5,9 @@
 // restarted.
 //
 // One goroutine owns all state (keeper.go); the others look at files and fork
-// (launch.go), read the link, or collect signals, and hand it values. What it
-// knows of its children is plain data (table.go).
+// (launch.go, on threads of fork_linux.go), wait for children (reap.go), read the
+// link, or collect signals, and hand it values. What it knows of its children is
+// plain data (table.go).
 //
 // The tests run this package's main in a process of its own, the test binary
 // executed again, and play the supervisor at the other end of its link.
