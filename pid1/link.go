@@ -89,6 +89,20 @@ func (k *keeper) startSupervisor() {
 	k.launch(j)
 }
 
+// joinSupervisor goes on with a supervisor that was started before pid1 was there.
+func (k *keeper) joinSupervisor(pid, fd int) {
+	s := &k.sup
+	conn, err := ipc.NewConn(fd)
+	if err != nil {
+		k.startSupervisor() // the other one ends with its link
+		return
+	}
+	s.conn, s.Pid, s.Started, s.Ever = conn, pid, monotonic(), true
+	k.children.know(pid)
+	go k.readLink(conn)
+	k.introduce()
+}
+
 // supervisorEnv is pid1's environment and the number of the link's descriptor.
 func supervisorEnv() []string {
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, keeperEnv+"=") })

@@ -19,6 +19,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -49,11 +50,18 @@ when it ends everything is stopped, and zinit-pid1 exits with its code.
 // supervisor and the question to a successor that may be in a system call.
 const warm = procs + 5
 
+// begunFlag comes before the pid and the link's descriptor, as in --supervisor=7,3,
+// of a supervisor that zinit-server has started before it became zinit-pid1.
+const begunFlag = "--supervisor="
+
 // options are how pid1 was started.
 type options struct {
 	mode ipc.Mode
 	// server is the command line of the supervisor.
 	server []string
+	// begun is the pid of a supervisor that runs already, 0 for none, and link the
+	// descriptor of this end of its link.
+	begun, link int
 	// main is the main command of a container, nil for none.
 	main []string
 	// note is something to warn about.
@@ -106,11 +114,22 @@ func main() {
 	k := newKeeper(opt, log, sigs)
 	k.sup.Argv = opt.server
 	s, err := inherited(k.pid)
-	k.launcher = newLauncher(log, s.fds())
+	open := s.fds()
+	if !started {
+		opt.begun = 0 // that was long ago
+	}
+	if opt.begun > 0 {
+		open = append(open, opt.link)
+	}
+	k.launcher = newLauncher(log, open)
 	before := k.takeOver(s, err)
 	go k.children.loop()
 	k.children.wait() // for those, too, that were there before execve
-	if !before {
+	switch {
+	case before:
+	case opt.begun > 0:
+		k.joinSupervisor(opt.begun, opt.link)
+	default:
 		k.startSupervisor()
 	}
 	// While the supervisor comes up.
@@ -142,6 +161,12 @@ func parse(args []string, pid int, getenv func(string) string, exists func(strin
 		case "-h", "--help":
 			opt.show = usage
 		default:
+			if v, ok := strings.CutPrefix(a, begunFlag); ok {
+				pid, fd, _ := strings.Cut(v, ",")
+				opt.begun, _ = strconv.Atoi(pid)
+				opt.link, _ = strconv.Atoi(fd)
+				continue
+			}
 			pass = append(pass, a)
 		}
 	}

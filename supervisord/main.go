@@ -35,7 +35,9 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -171,9 +173,10 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// becomeKeeper replaces this process by zinit-pid1, which starts zinit-server
-// again as its child: a service must not have the supervisor for a parent. It
-// returns only if that is not possible.
+// becomeKeeper replaces this process by zinit-pid1, with zinit-server as its child: a
+// service must not have the supervisor for a parent. The child is started here, if it
+// can be, so that both start at the same time; else zinit-pid1 starts it, as it does
+// any later one. It returns only if zinit-pid1 cannot be executed.
 func becomeKeeper(o options) error {
 	p, _, err := paths.Server(o.socket, o.runtimeDir)
 	if err != nil {
@@ -196,11 +199,36 @@ func becomeKeeper(o options) error {
 			return fmt.Errorf("cannot find zinit-pid1, which keeps the services: neither in %s nor in PATH", filepath.Dir(self))
 		}
 	}
-	argv := append([]string{"zinit-pid1", "--subreaper", "--", self}, os.Args[1:]...)
-	if err := unix.Exec(keeper, argv, os.Environ()); err != nil {
-		return fmt.Errorf("cannot execute %s: %w", keeper, err)
+	server := append([]string{self}, os.Args[1:]...)
+	argv := []string{"zinit-pid1", "--subreaper", "--"}
+	if pid, link, err := startBeside(server); err == nil {
+		argv = slices.Insert(argv, 2, fmt.Sprintf("--supervisor=%d,%d", pid, link))
 	}
-	return nil
+	err = unix.Exec(keeper, append(argv, server...), os.Environ())
+	return fmt.Errorf("cannot execute %s: %w", keeper, err) // and the child ends with its link
+}
+
+// startBeside starts a supervisor whose link waits for zinit-pid1. It returns its pid
+// and the other end of the link, which survives execve.
+func startBeside(argv []string) (pid, link int, err error) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, 0, err
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, 0, err
+	}
+	pid, err = syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{
+		Files: []uintptr{uintptr(null), 1, 2, uintptr(p[1])},
+		Env:   append(os.Environ(), keeperEnv+"=3"),
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	_, err = unix.FcntlInt(uintptr(p[0]), unix.F_SETFD, 0)
+	return pid, p[0], err
 }
 
 // myself returns the path by which this program was called: a symbolic link in

@@ -115,7 +115,9 @@ func (s *saved) records() []core.Record {
 // frameSize is the length and the checksum that precede a record.
 const frameSize = 8
 
-var crcTable = crc32.MakeTable(crc32.Castagnoli)
+// checksum is that of a record. Its table takes a while, so it is made when the first
+// is needed.
+func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
 // loadState reads a journal. It returns nil if there is none, and an error
 // that says what is wrong with one that cannot be used.
@@ -151,7 +153,7 @@ func eachRecord(b []byte, read func(kind uint8, body []byte) error) (whole int64
 			break
 		}
 		payload := b[frameSize : frameSize+n]
-		if crc32.Checksum(payload, crcTable) != binary.BigEndian.Uint32(b[4:]) {
+		if checksum(payload) != binary.BigEndian.Uint32(b[4:]) {
 			break
 		}
 		// As with a frame: the decoder believes any length.
@@ -248,7 +250,7 @@ func (s *store) put(kind uint8, body any) error {
 // seal fills in the length and the checksum of a record.
 func seal(b []byte) {
 	binary.BigEndian.PutUint32(b, uint32(len(b)-frameSize))
-	binary.BigEndian.PutUint32(b[4:], crc32.Checksum(b[frameSize:], crcTable))
+	binary.BigEndian.PutUint32(b[4:], checksum(b[frameSize:]))
 }
 
 func (s *store) putChanges(ch core.Changes) error {

@@ -4,16 +4,17 @@ package memory
 
 import (
 	"runtime/debug"
-	"runtime/metrics"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Settled is the time from the start after which memory is kept small, unless the
-// start is not over yet: it is when less than busy bytes were allocated in the
+// start is not over yet: it is when less than busy of a processor was used in the
 // second before, and after so many looks at the latest.
 const (
 	Settled = 3 * time.Second
-	busy    = 512 << 10
+	busy    = 100 * time.Millisecond
 	looks   = 60
 )
 
@@ -32,9 +33,9 @@ func Keep(percent int) {
 
 // settle keeps memory small in a second, or looks again then.
 func settle(percent, looks int) {
-	before := allocated()
+	before := used()
 	time.AfterFunc(time.Second, func() {
-		if allocated()-before > busy && looks > 0 {
+		if used()-before > busy && looks > 0 {
 			settle(percent, looks-1)
 			return
 		}
@@ -44,11 +45,9 @@ func settle(percent, looks int) {
 	})
 }
 
-// allocated is how many bytes were allocated so far. runtime.ReadMemStats knows as
-// well, but has all processors give up their spans, for which the runtime takes
-// 400 KiB.
-func allocated() uint64 {
-	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
-	metrics.Read(sample)
-	return sample[0].Value.Uint64()
+// used is the processor time that this process has used.
+func used() time.Duration {
+	var u unix.Rusage
+	unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

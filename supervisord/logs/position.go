@@ -63,12 +63,14 @@ type begun struct {
 	text []byte // may be empty, where pieces of it are written
 }
 
-var positionTable = crc32.MakeTable(crc32.Castagnoli)
+// checksum is that of a position. Its table takes a while, so it is made when the
+// first is needed.
+func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
 // seal completes a buffer that begins with room for a header.
 func seal(b []byte) []byte {
 	binary.LittleEndian.PutUint32(b[4:], uint32(len(b)-headerSize))
-	binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:], positionTable))
+	binary.LittleEndian.PutUint32(b, checksum(b[4:]))
 	return b
 }
 
@@ -78,7 +80,7 @@ func unseal(b []byte) (body []byte, ok bool) {
 		return nil, false
 	}
 	n := binary.LittleEndian.Uint32(b[4:])
-	if uint64(n) > uint64(len(b)-headerSize) || crc32.Checksum(b[4:headerSize+n], positionTable) != binary.LittleEndian.Uint32(b) {
+	if uint64(n) > uint64(len(b)-headerSize) || checksum(b[4:headerSize+n]) != binary.LittleEndian.Uint32(b) {
 		return nil, false
 	}
 	return b[headerSize : headerSize+n], true
