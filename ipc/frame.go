@@ -46,11 +46,29 @@ type Frame struct {
 // Decode reads the body into a message struct. Fields that the struct does
 // not know are skipped, so that a newer peer may add some.
 func (f Frame) Decode(into any) error {
-	if err := msgpack.Unmarshal(f.Body, into); err != nil {
+	dec := msgpack.GetDecoder()
+	defer msgpack.PutDecoder(dec)
+	dec.Reset(newBodyReader(f.Body))
+	dec.UsePreallocateValues(true)
+	if err := dec.Decode(into); err != nil {
 		return fmt.Errorf("cannot decode frame of kind %d: %w", f.Kind, err)
 	}
 	return nil
 }
+
+// bodyReader reads a body, and shows what is left of it.
+type bodyReader struct {
+	bytes.Reader
+	body []byte
+}
+
+func newBodyReader(body []byte) *bodyReader {
+	r := &bodyReader{body: body}
+	r.Reset(body)
+	return r
+}
+
+func (r *bodyReader) rest() []byte { return r.body[len(r.body)-r.Len():] }
 
 // ErrTooLarge is returned for a frame over MaxFrame, sent or received.
 var ErrTooLarge = errors.New("frame is larger than " + strconv.Itoa(MaxFrame) + " bytes")

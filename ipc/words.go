@@ -2,21 +2,21 @@ package ipc
 
 import (
 	"errors"
+	"io"
 	"unsafe"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// Words are strings, such as a command or an environment. They are decoded into one
-// piece of memory that all of them share, and not into as many as there are: zinit-pid1
-// gets an environment with each order.
+// Words are strings, such as a command or an environment. They are decoded in place,
+// and share the memory of their frame: zinit-pid1 gets an environment with each order.
 type Words []string
 
 var errNoWords = errors.New("want an array of strings")
 
 // DecodeMsgpack implements msgpack.CustomDecoder.
 func (w *Words) DecodeMsgpack(d *msgpack.Decoder) error {
-	raw, err := d.DecodeRaw()
+	raw, err := rawValue(d)
 	if err != nil {
 		return err
 	}
@@ -24,7 +24,7 @@ func (w *Words) DecodeMsgpack(d *msgpack.Decoder) error {
 	if uint64(n) > uint64(len(rest)) {
 		return errNoWords
 	}
-	all := unsafe.String(unsafe.SliceData(raw), len(raw)) // which nobody else has
+	all := unsafe.String(unsafe.SliceData(raw), len(raw)) // which nobody changes
 	list := make(Words, n)
 	for i := range list {
 		head := stringHead(rest)
@@ -37,6 +37,23 @@ func (w *Words) DecodeMsgpack(d *msgpack.Decoder) error {
 	}
 	*w = list
 	return nil
+}
+
+// rawValue returns the next value as it stands in the body of a frame, or a copy of
+// it from elsewhere.
+func rawValue(d *msgpack.Decoder) ([]byte, error) {
+	r, ok := d.Buffered().(*bodyReader)
+	if !ok {
+		return d.DecodeRaw()
+	}
+	raw := r.rest()
+	tail, err := skip(raw, 1)
+	if err != nil {
+		return nil, err
+	}
+	raw = raw[:len(raw)-len(tail)]
+	_, err = r.Seek(int64(len(raw)), io.SeekCurrent)
+	return raw, err
 }
 
 // stringHead is how many bytes precede the text of a string, 0 for what is none.

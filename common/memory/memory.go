@@ -18,9 +18,9 @@ const (
 	looks   = 60
 )
 
-// startPercent has a start collect for the first time at 8 MiB, in percent of the
+// startPercent has a start collect for the first time at 32 MiB, in percent of the
 // least heap of the runtime, 4 MiB.
-const startPercent = 200
+const startPercent = 800
 
 // Keep is called once, at the start. Until that has settled, collecting is rare:
 // what there is then is mostly garbage, and short. Afterwards the heap may grow by
