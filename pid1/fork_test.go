@@ -56,15 +56,41 @@ func (w *world) forkersHave(t *testing.T, own map[string]bool, stored int) {
 	})
 }
 
+// forkersLack waits until as many threads as fork do not have a descriptor of pid1.
+func (w *world) forkersLack(t *testing.T, fd int) {
+	t.Helper()
+	name, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", w.pid, fd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the threads that fork do not have "+name, func() bool {
+		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", w.pid))
+		apart := 0
+		for _, task := range tasks {
+			if !opened(w.pid, task.Name())[name] {
+				apart++
+			}
+		}
+		return apart == atOnce
+	})
+}
+
 // pipesOf are the pipes in the table of a thread.
 func pipesOf(pid, tid int) map[string]bool {
-	dir := fmt.Sprintf("/proc/%d/task/%d/fd/", pid, tid)
+	pipes := opened(pid, strconv.Itoa(tid))
+	maps.DeleteFunc(pipes, func(name string, _ bool) bool { return !strings.HasPrefix(name, "pipe:") })
+	return pipes
+}
+
+// opened are the names of what is in the table of a thread.
+func opened(pid int, tid string) map[string]bool {
+	dir := fmt.Sprintf("/proc/%d/task/%s/fd/", pid, tid)
 	entries, _ := os.ReadDir(dir)
-	pipes := map[string]bool{}
+	names := map[string]bool{}
 	for _, e := range entries {
-		if name, _ := os.Readlink(dir + e.Name()); strings.HasPrefix(name, "pipe:") {
-			pipes[name] = true
+		if name, err := os.Readlink(dir + e.Name()); err == nil {
+			names[name] = true
 		}
 	}
-	return pipes
+	return names
 }

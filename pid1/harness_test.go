@@ -19,16 +19,18 @@ import (
 	"github.com/threefoldtech/zinit/ipc"
 )
 
-// The test binary is three programs: pid1 and its exec helper, which run this
-// package's main, and a supervisor that hands its end of the link to the test
-// and waits to be killed.
+// The test binary is four programs: pid1 and its exec helper, which run this
+// package's main, a supervisor that hands its end of the link to the test and
+// waits to be killed, and who starts that and becomes pid1.
 const (
 	envRole   = "PID1_TEST_ROLE"
 	envSocket = "PID1_TEST_SOCKET"
 	envAck    = "PID1_TEST_ACK_TIMEOUT"
+	envDies   = "PID1_TEST_DIES"
 	envTerm   = "PID1_TEST_PATIENCE"
 	envChange = "PID1_TEST_CHANGE_TIMEOUT"
 	fakeName  = "fake-supervisor"
+	beginName = "begin-supervisor"
 	groupName = "in-own-group"
 )
 
@@ -38,6 +40,8 @@ func TestMain(m *testing.M) {
 		main()
 	case len(os.Args) > 1 && os.Args[1] == fakeName:
 		fakeSupervisor()
+	case len(os.Args) > 1 && os.Args[1] == beginName:
+		beginSupervisor()
 	case len(os.Args) > 2 && os.Args[1] == groupName:
 		// What an interactive shell does with a job.
 		unix.Setpgid(0, 0)
@@ -76,6 +80,28 @@ func fakeSupervisor() {
 	}
 	// Not os.Exit, in which the race detector waits for a second.
 	syscall.Exit(int(b[0]))
+}
+
+// beginSupervisor starts a supervisor and becomes pid1, as zinit-server does.
+func beginSupervisor() {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		os.Exit(5)
+	}
+	server := []string{os.Args[0], fakeName}
+	begun := server
+	if os.Getenv(envDies) != "" {
+		begun = []string{"/bin/false"}
+	}
+	pid, err := syscall.ForkExec(begun[0], begun, &syscall.ProcAttr{
+		Env: os.Environ(), Files: []uintptr{0, 1, 2, uintptr(p[1])}, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		os.Exit(6)
+	}
+	unix.FcntlInt(uintptr(p[0]), unix.F_SETFD, 0)
+	flag := fmt.Sprintf("%s%d,%d", begunFlag, pid, p[0])
+	unix.Exec(os.Args[0], append([]string{os.Args[0], "--subreaper", flag, "--"}, server...), os.Environ())
 }
 
 // patience is how long a test waits for something that has to happen.

@@ -346,6 +346,49 @@ func TestHaltKillsWhatDoesNotEnd(t *testing.T) {
 	readAll(t, fds[0])
 }
 
+func TestSupervisorThatWasThereBeforeIsJoined(t *testing.T) {
+	w := start(t, setup{args: []string{beginName}})
+	s := w.supervisor()
+	if s.hello.Restarts != 0 || s.hello.Mode != ipc.ModeStandalone {
+		t.Errorf("the first supervisor is greeted with %+v", s.hello)
+	}
+	s.spawn(output(shell(1, "exec sleep 1000")))
+	m, _ := s.spawned(1)
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", w.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, flag, _ := strings.Cut(string(cmdline), begunFlag)
+	var begun, link int
+	if _, err := fmt.Sscanf(flag, "%d,%d", &begun, &link); err != nil || begun != s.pid {
+		t.Fatalf("pid1 was told of supervisor %d, and %d is there: %v", begun, s.pid, err)
+	}
+	w.forkersLack(t, link)
+
+	first := s.pid
+	s.kill()
+	s = w.supervisor()
+	if s.hello.Restarts != 1 || s.runs[1].Spawned == nil || s.runs[1].Spawned.Pid != m.Pid {
+		t.Errorf("the second supervisor is told %+v and %+v", s.hello, s.runs)
+	}
+	// What was so once is of no interest to the program that replaces it.
+	w.change()
+	s.spawn(shell(2, "exit 4"))
+	if ex := s.exited(2); ex.Code != 4 {
+		t.Errorf("run 2 ended with %+v", ex)
+	}
+	if s.pid == first {
+		t.Errorf("the second supervisor is the first")
+	}
+}
+
+func TestSupervisorThatHasEndedMeanwhileIsReplaced(t *testing.T) {
+	w := start(t, setup{args: []string{beginName}, env: []string{envDies + "=1"}})
+	if s := w.supervisor(); s.hello.Restarts != 1 {
+		t.Errorf("the supervisor is greeted with %+v", s.hello)
+	}
+}
+
 func TestMissingSupervisorIsAnExit(t *testing.T) {
 	dir := t.TempDir()
 	plain := filepath.Join(dir, "zinit-server")

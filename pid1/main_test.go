@@ -38,6 +38,7 @@ func TestCommandLine(t *testing.T) {
 		{args: "--container -- sh -c --vm", pid: 1, mode: ipc.ModeContainer, main: "sh -c --vm"},
 		{args: "--container --", pid: 1, mode: ipc.ModeContainer},
 		{args: "--subreaper -- /bin/zinit-server --socket /s", pid: 7, mode: ipc.ModeStandalone, server: "/bin/zinit-server --socket /s"},
+		{args: "--subreaper --supervisor=12,5 -- /bin/zinit-server", pid: 7, mode: ipc.ModeStandalone, server: "/bin/zinit-server"},
 	} {
 		opt := parse(strings.Fields(c.args), c.pid,
 			func(k string) string { return map[string]string{c.env: "yes"}[k] },

@@ -201,11 +201,15 @@ func becomeKeeper(o options) error {
 	}
 	server := append([]string{self}, os.Args[1:]...)
 	argv := []string{"zinit-pid1", "--subreaper", "--"}
-	if pid, link, err := startBeside(server); err == nil {
+	pid, link, begun := startBeside(server)
+	if begun == nil {
 		argv = slices.Insert(argv, 2, fmt.Sprintf("--supervisor=%d,%d", pid, link))
 	}
 	err = unix.Exec(keeper, append(argv, server...), os.Environ())
-	return fmt.Errorf("cannot execute %s: %w", keeper, err) // and the child ends with its link
+	if begun == nil {
+		unix.Kill(pid, unix.SIGKILL)
+	}
+	return fmt.Errorf("cannot execute %s: %w", keeper, err)
 }
 
 // startBeside starts a supervisor whose link waits for zinit-pid1. It returns its pid
