@@ -89,18 +89,18 @@ func (k *keeper) startSupervisor() {
 	k.launch(j)
 }
 
-// joinSupervisor goes on with a supervisor that was started before pid1 was there.
-func (k *keeper) joinSupervisor(pid, fd int) {
-	s := &k.sup
-	conn, err := ipc.NewConn(fd)
+// joinSupervisor greets a supervisor that was started before pid1 was there, and
+// waits for it.
+func (k *keeper) joinSupervisor(pid, link int) error {
+	conn, err := ipc.NewConn(link)
 	if err != nil {
-		k.startSupervisor() // the other one ends with its link
-		return
+		return err // and the supervisor ends with its link
 	}
+	s := &k.sup
 	s.conn, s.Pid, s.Started, s.Ever = conn, pid, monotonic(), true
 	k.children.know(pid)
-	go k.readLink(conn)
 	k.introduce()
+	return nil
 }
 
 // supervisorEnv is pid1's environment and the number of the link's descriptor.

@@ -115,10 +115,8 @@ func main() {
 	k.sup.Argv = opt.server
 	s, err := inherited(k.pid)
 	open := s.fds()
-	if !started {
-		opt.begun = 0 // that was long ago
-	}
-	if opt.begun > 0 {
+	begun := started && opt.begun > 0 && k.joinSupervisor(opt.begun, opt.link) == nil
+	if begun {
 		open = append(open, opt.link)
 	}
 	k.launcher = newLauncher(log, open)
@@ -126,15 +124,14 @@ func main() {
 	go k.children.loop()
 	k.children.wait() // for those, too, that were there before execve
 	switch {
-	case before:
-	case opt.begun > 0:
-		k.joinSupervisor(opt.begun, opt.link)
-	default:
+	case begun:
+		go k.readLink(k.sup.conn) // no sooner: descriptors come by it
+	case !before:
 		k.startSupervisor()
 	}
 	// While the supervisor comes up.
+	go threads.Warm(warm)
 	sigs.catchOthers(len(opt.main) > 0)
-	threads.Warm(warm)
 	k.loop()
 }
 

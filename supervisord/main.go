@@ -47,7 +47,6 @@ import (
 	"github.com/threefoldtech/zinit/common/memory"
 	"github.com/threefoldtech/zinit/common/paths"
 	"github.com/threefoldtech/zinit/common/spec"
-	"github.com/threefoldtech/zinit/common/threads"
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ipc"
 )
@@ -271,8 +270,6 @@ const (
 func supervise(o options, link string, log *slog.Logger) error {
 	// More would help nobody, and be threads that have to be there beforehand.
 	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), procs))
-	// Before the start makes garbage, in which their stacks would lie for good.
-	threads.Warm(warm)
 	// The heap is small and mostly idle: collecting it a little more often costs
 	// less than what it would grow to.
 	memory.Keep(50)

@@ -16,6 +16,7 @@ import (
 	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/paths"
 	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/common/threads"
 	"github.com/threefoldtech/zinit/ipc"
 	"github.com/threefoldtech/zinit/supervisord/core"
 	"github.com/threefoldtech/zinit/supervisord/logs"
@@ -282,6 +283,9 @@ func (s *server) run() error {
 	go s.notify.waitLoop()
 	s.save() // what start has stepped since it took over
 	s.act()
+	// What starts does not wait for them. They come before the first collection, lest
+	// their stacks lie in garbage, whose pages would stay.
+	go threads.Warm(warm)
 	s.tell()
 	for {
 		if err := s.takeAll(); err != nil {
