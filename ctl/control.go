@@ -106,7 +106,8 @@ func (a *app) printMoved(m ipc.Moved, transient bool) {
 		words += ": " + detail
 	}
 	a.progress.above(func() {
-		fmt.Fprintf(a.out, "%s %s  %s\n", a.paint(stateStyle(m.To), symbolOf(m.To)), m.Name, clean(words))
+		line := fmt.Sprintf("%s %s  %s", a.paint(stateStyle(m.To), symbolOf(m.To)), m.Name, clean(words))
+		fmt.Fprintln(a.out, a.fold(line, "    "))
 		a.out.Flush()
 	})
 }

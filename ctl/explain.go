@@ -104,8 +104,7 @@ func (a *app) printTree(roots []node) {
 		strokes.child, strokes.last, strokes.below = "├─ ", "└─ ", "│  "
 	}
 	for _, root := range roots {
-		a.printNode(root)
-		a.printChildren(strokes, "", root.children)
+		a.printNode(strokes, "", "", root)
 	}
 }
 
@@ -113,31 +112,38 @@ func (a *app) printTree(roots []node) {
 // stands below each.
 type strokes struct{ child, last, below, belowLast string }
 
-func (a *app) printChildren(s strokes, indent string, nodes []node) {
-	for i, n := range nodes {
-		branch, below := s.child, s.below
-		if i == len(nodes)-1 {
-			branch, below = s.last, s.belowLast
+// printNode prints a node and its children. The strokes before it are those of
+// its branch in its first line, and below in all others.
+func (a *app) printNode(s strokes, branch, below string, n node) {
+	hanging := below + s.below
+	if len(n.children) == 0 {
+		hanging = below + s.belowLast
+	}
+	fmt.Fprintln(a.out, a.fold(a.paint(dim, branch)+a.nodeText(n), a.paint(dim, hanging+" ")))
+	for i, child := range n.children {
+		if i < len(n.children)-1 {
+			a.printNode(s, below+s.child, below+s.below, child)
+		} else {
+			a.printNode(s, below+s.last, below+s.belowLast, child)
 		}
-		fmt.Fprint(a.out, a.paint(dim, indent+branch))
-		a.printNode(n)
-		a.printChildren(s, indent+below, n.children)
 	}
 }
 
-func (a *app) printNode(n node) {
+// nodeText is all that is said of a node itself.
+func (a *app) nodeText(n node) string {
+	var b strings.Builder
 	if n.relation != "" {
-		fmt.Fprintf(a.out, "%s ", n.relation)
+		b.WriteString(n.relation + " ")
 	}
 	if n.state != "" {
-		fmt.Fprintf(a.out, "%s ", a.paint(stateStyle(n.state), symbolOf(n.state)))
+		b.WriteString(a.paint(stateStyle(n.state), symbolOf(n.state)) + " ")
 	}
-	fmt.Fprint(a.out, clean(n.name))
+	b.WriteString(clean(n.name))
 	if n.state != "" {
-		fmt.Fprintf(a.out, "  %s", a.paint(stateStyle(n.state), string(n.state)))
+		b.WriteString("  " + a.paint(stateStyle(n.state), string(n.state)))
 	}
 	if n.detail != "" && n.detail != string(n.state) {
-		fmt.Fprintf(a.out, ": %s", clean(n.detail))
+		b.WriteString(": " + clean(n.detail))
 	}
-	fmt.Fprintln(a.out)
+	return b.String()
 }

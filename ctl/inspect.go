@@ -204,7 +204,8 @@ func (a *app) printIncident(in ipc.Incident) {
 	if in.Reason != nil {
 		message = in.Reason.Message
 	}
-	fmt.Fprintf(a.out, "%s %s  %s\n", a.paint(red, symbolOf(ipc.StateFailed)), a.paint(bold, clean(in.Name)), a.paint(red, clean(message)))
+	line := fmt.Sprintf("%s %s  %s", a.paint(red, symbolOf(ipc.StateFailed)), a.paint(bold, clean(in.Name)), a.paint(red, clean(message)))
+	fmt.Fprintln(a.out, a.fold(line, "    "))
 	f := fields{a: a}
 	f.add("when", a.when(in.At))
 	f.addClean("then", in.Decision)

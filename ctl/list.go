@@ -189,11 +189,11 @@ func (a *app) systemStatus(ctx context.Context, c *client.Client) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "zinit %s  up %s  (%s, pid %d", clean(info.Version), duration(time.Duration(info.UptimeMS)*time.Millisecond), clean(info.Mode), info.Pid)
+	title := fmt.Sprintf("zinit %s  up %s  (%s, pid %d", clean(info.Version), duration(time.Duration(info.UptimeMS)*time.Millisecond), clean(info.Mode), info.Pid)
 	if info.KeeperPid > 0 {
-		fmt.Fprintf(a.out, ", keeper %d", info.KeeperPid)
+		title += fmt.Sprintf(", keeper %d", info.KeeperPid)
 	}
-	fmt.Fprintln(a.out, ")")
+	fmt.Fprintln(a.out, a.fold(title+")", "    "))
 	if info.ShuttingDown {
 		fmt.Fprintln(a.out, a.paint(yellow, "It is shutting down."))
 	}

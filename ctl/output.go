@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/threefoldtech/zinit/ctl/tui"
 	"github.com/threefoldtech/zinit/ipc"
 )
 
@@ -241,6 +242,34 @@ func (a *app) printRow(t table, widths []int, row []cell) {
 	fmt.Fprintln(a.out, line.String())
 }
 
+// fold breaks a line between words where the terminal would break it anywhere,
+// and begins each new line with indent. A word that is longer than a line stays
+// whole: who copies a path gets all of it.
+func (a *app) fold(line, indent string) string {
+	hang := tui.Columns(indent)
+	if !a.terminal || hang >= a.width/2 || tui.Columns(line) <= a.width {
+		return line
+	}
+	var b strings.Builder
+	column, gap := 0, 0 // the gap is of spaces that are not printed at the end of a line
+	for i, word := range strings.Split(line, " ") {
+		if i > 0 {
+			gap++
+		}
+		if word == "" {
+			continue
+		}
+		columns := tui.Columns(word)
+		if column > hang && column+gap+columns > a.width {
+			b.WriteString("\n" + indent)
+			column, gap = hang, 0
+		}
+		b.WriteString(strings.Repeat(" ", gap) + word)
+		column, gap = column+gap+columns, 0
+	}
+	return b.String()
+}
+
 // fields is a block of labels and values, indented.
 type fields struct {
 	a    *app
@@ -263,9 +292,11 @@ func (f *fields) print() {
 	for _, row := range f.rows {
 		width = max(width, len(row[0]))
 	}
+	hanging := strings.Repeat(" ", 4+width+2+2) // what begins with the other values is one of them
 	for _, row := range f.rows {
 		label := fmt.Sprintf("%-*s", width, row[0])
-		fmt.Fprintf(f.a.out, "    %s  %s\n", f.a.paint(dim, label), row[1])
+		line := fmt.Sprintf("    %s  %s", f.a.paint(dim, label), row[1])
+		fmt.Fprintln(f.a.out, f.a.fold(line, hanging))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,7 @@ func TestOutputOfCommands(t *testing.T) {
 		{"list-quiet", "list -q", nil},
 		{"list-json", "list --json", nil},
 		{"status", "status", nil},
+		{"status-40", "status", []option{onTerminal(40), noColor}},
 		{"status-80", "status", []option{onTerminal(80), noColor}},
 		{"status-json", "status --json", nil},
 		{"status-all", "status api cache db logger migrate multi-user scratch web", nil},
@@ -74,6 +76,7 @@ func TestOutputOfCommands(t *testing.T) {
 		{"restart-json", "restart db --json", nil},
 		{"kill", "kill db HUP", nil},
 		{"why", "why api", nil},
+		{"why-40", "why api", []option{onTerminal(40), utf8, noColor}},
 		{"why-utf8", "why api", []option{onTerminal(80), utf8, noColor}},
 		{"why-json", "why api --json", nil},
 		{"tree", "tree", nil},
@@ -140,6 +143,38 @@ func TestListFitsEveryWidth(t *testing.T) {
 		for _, line := range lines {
 			if len([]rune(line)) > width {
 				t.Errorf("%d columns: %q has %d", width, line, len(line))
+			}
+		}
+	}
+}
+
+// TestLongLinesAreFolded sees that the lines of a terminal are those of a pipe,
+// broken between words wherever one would be too long.
+func TestLongLinesAreFolded(t *testing.T) {
+	s := ipctest.Serve(t, answer)
+	style := regexp.MustCompile("\x1b\\[[0-9;]*m")
+	for _, command := range []string{"status api cache", "status", "why api"} {
+		args := append([]string{"--socket", s.Socket}, strings.Fields(command)...)
+		words := func(text string) string {
+			return strings.Join(strings.Fields(strings.ReplaceAll(text, "|", "")), " ")
+		}
+		piped := zinit(t, args).stdout
+		for width := 50; width < 130; width++ {
+			got := zinit(t, args, onTerminal(width), withEnv("NO_COLOR", "1")).stdout
+			// The table of the summary is cut instead.
+			if table := strings.Index(got, "\n\n    NAME"); command == "status" {
+				got, piped = got[:table], strings.Split(piped, "\n\n    NAME")[0]
+			}
+			if words(got) != words(piped) {
+				t.Fatalf("zinit %s, %d columns:\n%s\nin a pipe:\n%s", command, width, got, piped)
+			}
+			for line := range strings.Lines(got) {
+				if n := len([]rune(line)) - 1; n > width {
+					t.Errorf("zinit %s, %d columns: %q has %d", command, width, line, n)
+				}
+			}
+			if colored := style.ReplaceAllString(zinit(t, args, onTerminal(width)).stdout, ""); !strings.HasPrefix(colored, got) {
+				t.Errorf("zinit %s, %d columns, is folded otherwise with colours:\n%s", command, width, colored)
 			}
 		}
 	}

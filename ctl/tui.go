@@ -48,8 +48,12 @@ func newScreenLook(a *app) *screenLook {
 	return l
 }
 
-// lines is what a command prints.
-func (l *screenLook) lines(print func()) []string {
+// whole is the width for what is printed in lines that are not folded.
+const whole = 0
+
+// lines is what a command prints on a terminal of that width.
+func (l *screenLook) lines(width int, print func()) []string {
+	l.a.width = width
 	print()
 	l.a.out.Flush()
 	text := strings.TrimSuffix(l.text.String(), "\n")
@@ -61,17 +65,16 @@ func (l *screenLook) lines(print func()) []string {
 }
 
 func (l *screenLook) Table(services []ipc.Service, width int) []string {
-	l.a.width = width
-	return l.lines(func() { l.a.table(services) })
+	return l.lines(width, func() { l.a.table(services) })
 }
 
-func (l *screenLook) Service(s ipc.Service, all map[string]ipc.Service, now time.Time) []string {
+func (l *screenLook) Service(s ipc.Service, all map[string]ipc.Service, now time.Time, width int) []string {
 	l.a.now = func() time.Time { return now }
-	return l.lines(func() { l.a.serviceStatus(s, all) })
+	return l.lines(width, func() { l.a.serviceStatus(s, all) })
 }
 
-func (l *screenLook) Why(w ipc.Why) []string {
-	return l.lines(func() { l.a.printTree([]node{whyNode(w)}) })
+func (l *screenLook) Why(w ipc.Why, width int) []string {
+	return l.lines(width, func() { l.a.printTree([]node{whyNode(w)}) })
 }
 
 func (l *screenLook) Trees(trees []ipc.Tree) (lines, names []string) {
@@ -84,15 +87,15 @@ func (l *screenLook) Trees(trees []ipc.Tree) (lines, names []string) {
 		}
 	}
 	add(nodes)
-	return l.lines(func() { l.a.printTree(nodes) }), names
+	return l.lines(whole, func() { l.a.printTree(nodes) }), names
 }
 
 func (l *screenLook) Plan(r ipc.Reloaded) []string {
-	return l.lines(func() { l.a.printReloaded(r) })
+	return l.lines(whole, func() { l.a.printReloaded(r) })
 }
 
 func (l *screenLook) Moved(m ipc.Moved) string {
-	return strings.Join(l.lines(func() { l.a.printMoved(m, false) }), " ")
+	return strings.Join(l.lines(whole, func() { l.a.printMoved(m, false) }), " ")
 }
 
 func (l *screenLook) NotLoaded(problems []ipc.Problem) string {

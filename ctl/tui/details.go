@@ -41,18 +41,21 @@ func (m *Model) detailLines(name string, width, height int, scrolls bool) []stri
 	if !ok {
 		return []string{"There is no service " + name + " any more."}
 	}
-	const indent = 8
+	const (
+		indent = 8
+		inner  = "      "
+	)
 	var lines []string
 	add := func(line string) { lines = append(lines, wrap(line, width, indent, 20)...) }
-	for _, line := range m.look.Service(m.aged(s), m.byName, m.now) {
+	for _, line := range m.look.Service(m.aged(s), m.byName, m.now, width) {
 		add(line)
 	}
 	if facts := m.details.facts; facts.Name == name {
 		// What it waits for stands above already; here is why that is so.
 		if slices.ContainsFunc(facts.Why.BlockedBy, func(b ipc.Block) bool { return b.Because != nil }) {
 			add("    " + m.look.Dim("why"))
-			for _, line := range m.look.Why(facts.Why) {
-				add("      " + line)
+			for _, line := range m.look.Why(facts.Why, width-len(inner)) {
+				add(inner + line)
 			}
 		}
 		m.addFailures(facts.Incidents, add)

@@ -34,9 +34,10 @@ import (
 type Look interface {
 	// Table is the list of services: a header, and a line for each.
 	Table(services []ipc.Service, width int) []string
-	// Service is everything on one; all are needed for the states of others.
-	Service(s ipc.Service, all map[string]ipc.Service, now time.Time) []string
-	Why(ipc.Why) []string
+	// Service is everything on one, and Why what is in its way, both folded at
+	// width; all are needed for the states of others.
+	Service(s ipc.Service, all map[string]ipc.Service, now time.Time, width int) []string
+	Why(w ipc.Why, width int) []string
 	// Trees are lines, and the name of the service in each.
 	Trees([]ipc.Tree) (lines, names []string)
 	Plan(ipc.Reloaded) []string
