@@ -96,7 +96,7 @@ func (a *app) printMoved(m ipc.Moved, transient bool) {
 			detail += ", " + m.Note
 		}
 	}
-	if strings.HasPrefix(strings.TrimPrefix(detail, "already "), words) { // failed its health check
+	if strings.HasPrefix(detail, words) { // failed its health check
 		words, detail = detail, ""
 	}
 	if m.Pid > 0 {

@@ -131,7 +131,7 @@ func answer(r *ipctest.Request) {
 		ipctest.Items(r, []ipc.Moved{
 			{Name: "db", From: ipc.StateInactive, To: ipc.StateStarting},
 			{Name: "db", From: ipc.StateStarting, To: ipc.StateRunning, Pid: 123},
-			{Name: "web", From: ipc.StateRunning, To: ipc.StateRunning, Note: "already running"},
+			{Name: "web", From: ipc.StateRunning, To: ipc.StateRunning, Pid: 20977},
 		})
 	case "service.stop":
 		ipctest.Items(r, []ipc.Moved{

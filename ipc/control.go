@@ -265,8 +265,8 @@ type Moved struct {
 	To     State   `msgpack:"to" json:"to"`
 	Pid    int     `msgpack:"pid,omitempty" json:"pid,omitempty"` // of what runs now
 	Reason *Reason `msgpack:"reason,omitempty" json:"reason,omitempty"`
-	// Note says more about a target of the command: already running, retried
-	// in 2 s, wanted but down until its dependency returns.
+	// Note says more about To, as that of Service does: what is waited for, when
+	// the next attempt is due, or that it was removed.
 	Note string `msgpack:"note,omitempty" json:"note,omitempty"`
 }
 
