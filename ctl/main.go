@@ -27,6 +27,7 @@ import (
 
 	"github.com/threefoldtech/zinit/common/paths"
 	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/common/terminal"
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ctl/script"
 	"github.com/threefoldtech/zinit/ipc"
@@ -83,10 +84,10 @@ type world struct {
 }
 
 func here() world {
-	columns, terminal := terminalWidth(os.Stdout)
+	out := int(os.Stdout.Fd())
 	return world{
 		stdout: os.Stdout, stderr: os.Stderr,
-		terminal: terminal, width: columns,
+		terminal: terminal.Is(out), width: terminal.Columns(out),
 		getenv: os.Getenv, now: time.Now, zone: time.Local,
 	}
 }

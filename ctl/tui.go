@@ -10,17 +10,17 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/threefoldtech/zinit/common/terminal"
 	"github.com/threefoldtech/zinit/ctl/tui"
 	"github.com/threefoldtech/zinit/ipc"
 )
 
 func tuiCommand(*pflag.FlagSet) func(*app, []string) error {
 	return func(a *app, _ []string) error {
-		_, keyboard := terminalWidth(os.Stdin)
 		switch {
 		case a.json:
 			return usagef("tui: it has no --json; list, status and events do")
-		case !a.terminal || !keyboard:
+		case !a.terminal || !terminal.Is(int(os.Stdin.Fd())):
 			return errors.New("tui: standard input and output have to be a terminal; for scripts there are list, status and events")
 		case a.getenv("TERM") == "dumb":
 			return errors.New("tui: this terminal cannot show a full screen (TERM is dumb); list and status do without")

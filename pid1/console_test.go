@@ -11,9 +11,9 @@ import (
 	"github.com/threefoldtech/zinit/ipc"
 )
 
-// terminal opens a new pseudo terminal: its master, and the path of the other
+// openTerminal opens a new pseudo terminal: its master, and the path of the other
 // side.
-func terminal(t *testing.T) (*os.File, string) {
+func openTerminal(t *testing.T) (*os.File, string) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -31,7 +31,7 @@ func terminal(t *testing.T) (*os.File, string) {
 }
 
 func TestConsoleIsInTheForegroundOfPid1sTerminal(t *testing.T) {
-	master, name := terminal(t)
+	master, name := openTerminal(t)
 	// setsid and the first open make it the controlling terminal of pid1.
 	w := start(t, setup{prefix: []string{"setsid", "-w", "sh", "-c", `exec "$@" <>` + name + ` >&0`, "sh"}})
 	s := w.supervisor()

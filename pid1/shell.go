@@ -4,8 +4,7 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/threefoldtech/zinit/common/terminal"
 	"github.com/threefoldtech/zinit/ipc"
 )
 
@@ -48,7 +47,7 @@ func (k *keeper) emergency(m ipc.Shell) {
 	if k.shell.Open {
 		return
 	}
-	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err != nil {
+	if !terminal.Is(0) {
 		k.log.error("there is no emergency shell: the console is not a terminal")
 		return
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/common/terminal"
 )
 
 // forkDirect starts a program with nothing but what the Go runtime does
@@ -139,7 +141,7 @@ func ownTerminal() bool {
 // freeTerminal says whether stdin is a terminal that controls no session, as
 // the console of an init is.
 func freeTerminal() bool {
-	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err != nil {
+	if !terminal.Is(0) {
 		return false
 	}
 	_, err := unix.IoctlGetInt(0, unix.TIOCGSID)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/lmittmann/tint"
 	"golang.org/x/sys/unix"
+
+	"github.com/threefoldtech/zinit/common/terminal"
 )
 
 // LevelTrace is below slog's debug.
@@ -36,7 +38,7 @@ func ParseLevel(name string) (slog.Level, error) {
 
 // New returns a logger of that level for the named program.
 func New(program string, level slog.Level) *slog.Logger {
-	tty := isTerminal(os.Stderr)
+	tty := terminal.Is(int(os.Stderr.Fd()))
 	options := &tint.Options{
 		Level:      level,
 		TimeFormat: timeFormat(tty),
@@ -80,9 +82,4 @@ func timeFormat(tty bool) string {
 		return time.TimeOnly
 	}
 	return "2006-01-02T15:04:05.000Z07:00"
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
