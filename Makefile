@@ -31,7 +31,7 @@ play-tui: build ## the full screen with the sample services, in a place of its o
 test: ## all tests, also what needs root or Debian packages; installs those when root
 	@.ci/test
 
-lint: ## formatting, vet and staticcheck
+lint: ## formatting, vet, staticcheck, and a build for each platform
 	@.ci/lint
 
 bench: build ## measure side by side with C floors, print a table

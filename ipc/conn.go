@@ -91,7 +91,7 @@ func NewConn(fd int) (*Conn, error) {
 // Pair returns the two ends of a new socket pair, both close-on-exec: one as
 // a link, the other as a descriptor for a child.
 func Pair() (*Conn, int, error) {
-	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	p, err := socketPair()
 	if err != nil {
 		return nil, -1, fmt.Errorf("cannot make a socket pair: %w", err)
 	}
@@ -103,18 +103,20 @@ func Pair() (*Conn, int, error) {
 	return c, p[1], nil
 }
 
+// Credentials say who a process is.
+type Credentials struct {
+	Pid      int // 0 for one of another pid namespace
+	Uid, Gid int
+}
+
 // Peer returns the credentials of the process at the other end, as they were
 // when it connected.
-func (c *Conn) Peer() (*unix.Ucred, error) {
-	var cred *unix.Ucred
-	var err error
-	cerr := c.raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
+func (c *Conn) Peer() (peer Credentials, err error) {
+	cerr := c.raw.Control(func(fd uintptr) { peer, err = credentials(int(fd)) })
 	if err = errors.Join(cerr, err); err != nil {
-		return nil, fmt.Errorf("cannot tell who is connected: %w", err)
+		return Credentials{}, fmt.Errorf("cannot tell who is connected: %w", err)
 	}
-	return cred, nil
+	return peer, nil
 }
 
 // Fd returns the number of the socket, -1 when it is closed.
@@ -245,7 +247,7 @@ func (c *Conn) fill() error {
 func recv(fd int, p, control []byte) (n int, rights []int, flags int, err error) {
 	var oobn int
 	for {
-		n, oobn, flags, _, err = unix.Recvmsg(fd, p, control, unix.MSG_CMSG_CLOEXEC)
+		n, oobn, flags, err = recvmsg(fd, p, control)
 		if err != unix.EINTR {
 			break
 		}

@@ -10,10 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxSocketPath is the longest path of a Unix socket, in bytes (unix(7):
-// sun_path is 108 with its terminating NUL).
-const MaxSocketPath = 107
-
 // unready marks the name of a socket that nobody can connect to yet.
 const unready = "~"
 
@@ -33,8 +29,7 @@ func Listen(path string, mode os.FileMode) (fd int, err error) {
 	if _, err := os.Lstat(path); err == nil {
 		return -1, fmt.Errorf("cannot listen on %s: the file exists", path)
 	}
-	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
+	if fd, err = streamSocket(); err != nil {
 		return -1, fmt.Errorf("cannot make a socket: %w", err)
 	}
 	bound := path
@@ -48,14 +43,11 @@ func Listen(path string, mode os.FileMode) (fd int, err error) {
 			unix.Unlink(bound)
 		}
 	}()
-	// fchmod before bind gives the file its mode without a moment in which
-	// the umask decides (unix(7)).
-	if err := unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
-		return -1, fmt.Errorf("cannot set the mode of %s: %w", path, err)
-	}
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: bound}); err != nil {
 		return -1, fmt.Errorf("cannot bind %s: %w", path, err)
 	}
+	// Until now the umask has decided who may connect, but nobody could: that
+	// takes listen(2).
 	if err := os.Chmod(bound, mode); err != nil {
 		return -1, fmt.Errorf("cannot set the mode of %s: %w", path, err)
 	}
@@ -102,7 +94,7 @@ func (l *Listener) Accept() (*Conn, error) {
 		var fd int
 		var err error
 		rerr := l.raw.Read(func(lfd uintptr) bool {
-			fd, _, err = unix.Accept4(int(lfd), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+			fd, err = accept(int(lfd))
 			return err != unix.EAGAIN
 		})
 		if rerr != nil {
@@ -129,11 +121,12 @@ func Dial(path string, timeout time.Duration) (*Conn, error) {
 		err := fmt.Errorf("the path has %d bytes, a socket's may have %d", len(path), MaxSocketPath)
 		return nil, &os.PathError{Op: "connect to", Path: path, Err: err}
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := streamSocket()
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a socket: %w", err)
 	}
-	// On a blocking Unix socket SO_SNDTIMEO bounds connect(2), too.
+	// On a blocking Unix socket SO_SNDTIMEO bounds connect(2), too; BSD systems
+	// refuse at once when the backlog is full.
 	tv := unix.NsecToTimeval(int64(max(timeout, time.Millisecond)))
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
 	for {

@@ -87,8 +87,8 @@ func removeStale(path string) error {
 	switch conn, err := ipc.Dial(path, time.Second); {
 	case err == nil:
 		defer conn.Close()
-		if peer, err := conn.Peer(); err == nil && peer.Pid > 0 { // 0: of another pid namespace
-			return fmt.Errorf("another program listens there: pid %d, %s", peer.Pid, programName(int(peer.Pid)))
+		if peer, err := conn.Peer(); err == nil && peer.Pid > 0 {
+			return fmt.Errorf("another program listens there: pid %d, %s", peer.Pid, programName(peer.Pid))
 		}
 		return errors.New("another program listens there")
 	case errors.Is(err, unix.ECONNREFUSED):
@@ -264,14 +264,14 @@ func (s *server) allowed(conn *ipc.Conn) *ipc.Error {
 	if err != nil {
 		return ipc.Errorf(ipc.ErrDenied, "%v", err)
 	}
-	if cred.Uid == 0 || int(cred.Uid) == os.Getuid() {
+	if cred.Uid == 0 || cred.Uid == os.Getuid() {
 		return nil
 	}
 	if s.opts.socketGroup != "" {
-		if int(cred.Gid) == s.opts.socketGID {
+		if cred.Gid == s.opts.socketGID {
 			return nil
 		}
-		if u, err := user.LookupId(strconv.Itoa(int(cred.Uid))); err == nil {
+		if u, err := user.LookupId(strconv.Itoa(cred.Uid)); err == nil {
 			if ids, err := u.GroupIds(); err == nil && slices.Contains(ids, strconv.Itoa(s.opts.socketGID)) {
 				return nil
 			}

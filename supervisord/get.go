@@ -54,7 +54,7 @@ func get(c *client, ctx context.Context, r ipc.Request) (any, error) {
 // mayReveal refuses to show secrets to members of the socket's group.
 func (c *client) mayReveal() *ipc.Error {
 	cred, err := c.conn.Peer()
-	if err == nil && (cred.Uid == 0 || int(cred.Uid) == os.Getuid()) {
+	if err == nil && (cred.Uid == 0 || cred.Uid == os.Getuid()) {
 		return nil
 	}
 	return ipc.Errorf(ipc.ErrDenied, "only root and uid %d, to which zinit-server belongs, may see secrets", os.Getuid())

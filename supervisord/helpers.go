@@ -113,7 +113,7 @@ func (s *server) readHelper(c *ipc.Conn) {
 	defer c.Close()
 	c.Stall, c.NoFds = stall, true
 	peer, err := c.Peer()
-	if err != nil || peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
+	if err != nil || peer.Uid != 0 && peer.Uid != os.Geteuid() {
 		return
 	}
 	mute := time.AfterFunc(stall, c.Close)
