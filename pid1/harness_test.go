@@ -25,6 +25,7 @@ import (
 const (
 	envRole   = "PID1_TEST_ROLE"
 	envSocket = "PID1_TEST_SOCKET"
+	envHello  = "PID1_TEST_HELLO_TIMEOUT"
 	envAck    = "PID1_TEST_ACK_TIMEOUT"
 	envDies   = "PID1_TEST_DIES"
 	envTerm   = "PID1_TEST_PATIENCE"
@@ -47,14 +48,12 @@ func TestMain(m *testing.M) {
 		unix.Setpgid(0, 0)
 		unix.Exec("/bin/sh", append([]string{"sh", "-c"}, os.Args[2:]...), os.Environ())
 	case os.Getenv(envRole) == "pid1":
-		if d, err := time.ParseDuration(os.Getenv(envAck)); err == nil {
-			ackTimeout = d
-		}
-		if d, err := time.ParseDuration(os.Getenv(envTerm)); err == nil {
-			shutdownPatience = d
-		}
-		if d, err := time.ParseDuration(os.Getenv(envChange)); err == nil {
-			changeTimeout = d
+		for name, limit := range map[string]*time.Duration{
+			envHello: &helloTimeout, envAck: &ackTimeout, envTerm: &shutdownPatience, envChange: &changeTimeout,
+		} {
+			if d, err := time.ParseDuration(os.Getenv(name)); err == nil {
+				*limit = d
+			}
 		}
 		main()
 		os.Exit(0)

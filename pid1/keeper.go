@@ -22,9 +22,11 @@ const (
 
 // Variables so that tests need not wait.
 var (
-	// ackTimeout is how long a supervisor may leave a message unacknowledged,
-	// or take for its hello, before it counts as hanging.
-	ackTimeout = 20 * time.Second
+	// helloTimeout is how long a supervisor may take for its hello, and
+	// ackTimeout how long it may leave a message unacknowledged, before it
+	// counts as hanging.
+	helloTimeout = 20 * time.Second
+	ackTimeout   = 20 * time.Second
 	// shutdownPatience is how long a request to shut down may wait for a
 	// supervisor that takes it, before pid1 ends everything itself.
 	shutdownPatience = 30 * time.Second

@@ -125,26 +125,63 @@ func TestHangingSupervisorIsKilled(t *testing.T) {
 	s.closed() // no Ack
 	s.drop()
 	s = w.supervisor()
-	if s.hello.LastEnd != "hung for 0s, killed by SIGKILL" {
-		t.Errorf("the hanging supervisor ended with %q", s.hello.LastEnd)
+	if end := s.hello.LastEnd; !strings.HasPrefix(end, "hung for ") || !strings.HasSuffix(end, ", killed by SIGKILL") {
+		t.Errorf("the hanging supervisor ended with %q", end)
 	}
 	if r := s.runs[1]; r.Exited == nil || r.Exited.Seq != m.Seq {
 		t.Errorf("the exit is told again as %+v", r)
 	}
-	s.send(ipc.KindAck, ipc.Ack{Seq: m.Seq})
-	// Nothing is unacknowledged now: this one is left alone.
-	s.spawn(shell(2, "exec sleep 1000"))
-	s.spawned(2)
-	time.Sleep(2 * 200 * time.Millisecond) // the time in which nothing must happen
-	s.sync()
 }
 
 func TestSupervisorThatSaysNothingIsKilled(t *testing.T) {
-	w := start(t, setup{env: []string{envAck + "=200ms"}})
-	s := w.mute()
-	s.closed()
-	s.drop()
-	w.supervisor()
+	w := start(t, setup{env: []string{envHello + "=200ms"}})
+	waitUntil(t, "the second supervisor is killed as the first", func() bool {
+		return strings.Count(w.stderr.String(), "the supervisor says nothing: killing it") == 2
+	})
+}
+
+// TestWhenASupervisorHangs tells pid1 the time, of which a supervisor that is
+// slow to start may have too little.
+func TestWhenASupervisorHangs(t *testing.T) {
+	const nobody = 1<<22 + 1 // no pid is as large (proc(5), pid_max)
+	const began = 1000 * time.Second
+	for _, test := range []struct {
+		name    string
+		greeted bool
+		unacked []time.Duration // when messages were told, from its start on
+		ends    time.Duration   // from its start on, 0 = never
+	}{
+		{"says nothing", false, nil, helloTimeout},
+		{"owes nothing", true, nil, 0},
+		{"owes a message", true, []time.Duration{3 * time.Second}, 3*time.Second + ackTimeout},
+		{"owes messages", true, []time.Duration{9 * time.Second, 7 * time.Second}, 7*time.Second + ackTimeout},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			conn, fd, err := ipc.Pair()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			defer conn.Close()
+			k := &keeper{log: &logger{queue: make(chan record, 64)}, table: newTable()}
+			k.sup.Pid, k.sup.conn, k.sup.Started = nobody, conn, began
+			k.sup.Greeted, k.sup.told = test.greeted, test.greeted
+			for _, at := range test.unacked {
+				k.table.told(k.table.number(), began+at)
+			}
+			// It is asked whenever it wants to be, and not again when nothing is due.
+			now := began
+			for wake := k.due(now); !k.sup.condemned && wake != 0; wake = k.due(now) {
+				now = wake
+			}
+			switch {
+			case k.sup.condemned != (test.ends != 0):
+				t.Errorf("killed: %v", k.sup.condemned)
+			case k.sup.condemned && now != began+test.ends:
+				t.Errorf("killed after %v, want %v", now-began, test.ends)
+			}
+		})
+	}
 }
 
 func TestNonsenseEndsTheSupervisor(t *testing.T) {

@@ -396,7 +396,7 @@ func (k *keeper) dueSupervisor(now time.Duration, at func(time.Duration) bool) {
 		k.ackCheckAt = 0
 		return
 	}
-	if !s.Greeted && at(s.Started+ackTimeout) {
+	if !s.Greeted && at(s.Started+helloTimeout) {
 		k.log.error("the supervisor says nothing: killing it", "after", now-s.Started)
 		s.Hung = "hung at its start"
 		k.killSupervisor()
