@@ -74,7 +74,11 @@ func (f *forkers) loop(run func(*job, []int)) {
 	control := make([]byte, unix.CmsgSpace(4*maxHanded))
 	for {
 		if j, fds := f.next(control); j != nil {
-			run(j, j.place(fds))
+			if files := j.place(fds); files != nil {
+				run(j, files)
+			} else {
+				go run(j, j.Files) // on a thread that has them all
+			}
 			for _, fd := range fds {
 				unix.Close(fd)
 			}
@@ -134,7 +138,7 @@ func (f *forkers) next(control []byte) (j *job, fds []int) {
 }
 
 // place puts the descriptors that came with a job where they belong in the child.
-// Some are missing if this process has no room for more.
+// It returns nil if some are missing: this process has no room for more.
 func (j *job) place(fds []int) []int {
 	files := make([]int, 0, len(j.Files))
 	for _, fd := range j.Files {

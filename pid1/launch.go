@@ -127,13 +127,16 @@ func (l *launcher) begin(j *job) {
 	}
 	// Those threads may all be held up by a file system, which the supervisor and a
 	// shell must not be.
-	if j.kind != runJob || needsHelper(&j.Spawn) || !l.forkers.hand(j) {
+	switch {
+	case needsHelper(&j.Spawn):
 		go l.helped(j)
+	case j.kind != runJob || !l.forkers.hand(j):
+		go l.direct(j, j.Files)
 	}
 }
 
-// direct runs a job whose child is forked as it is. What more there may be to it
-// is found out by the helper.
+// direct runs a job whose child is forked as it is, with those descriptors of this
+// thread.
 func (l *launcher) direct(j *job, files []int) {
 	defer l.guard(j)
 	path, local, fail := preflight(j)
@@ -141,18 +144,16 @@ func (l *launcher) direct(j *job, files []int) {
 		l.fail(j, fail)
 		return
 	}
-	if local && len(files) > 0 {
-		o, fail := l.fork(j, func(o *outcome, cgroup int) (err error) {
-			o.pid, err = forkDirect(j, path, files, cgroup)
-			o.done = err == nil
-			return err
-		})
+	if local {
+		o, fail := l.fork(j, func(cgroup int) (int, error) { return forkDirect(j, path, files, cgroup) })
 		if fail == nil {
+			o.done = true
 			l.outcomes <- o
 			return
 		}
 	}
-	// Its one error number stands for all that may go wrong up to execve.
+	// Its one error number stands for all that may go wrong up to execve: the helper
+	// says which it was.
 	go l.helped(j)
 }
 
@@ -160,35 +161,27 @@ func (l *launcher) direct(j *job, files []int) {
 // of it.
 func (l *launcher) helped(j *job) {
 	defer l.guard(j)
-	path, local, fail := preflight(j)
+	path, _, fail := preflight(j)
 	if fail != nil {
 		l.fail(j, fail)
 		return
 	}
 	status := -1
-	o, fail := l.fork(j, func(o *outcome, cgroup int) (err error) {
-		if local && !needsHelper(&j.Spawn) {
-			if o.pid, err = forkDirect(j, path, j.Files, cgroup); err == nil {
-				o.done = true
-				return nil
-			}
-		}
-		o.pid, status, err = forkHelper(j, path, cgroup)
-		return err
+	o, fail := l.fork(j, func(cgroup int) (pid int, err error) {
+		pid, status, err = forkHelper(j, path, cgroup)
+		return pid, err
 	})
 	if fail != nil {
 		l.fail(j, fail)
 		return
 	}
-	if !o.done {
-		l.outcomes <- o
-		// No thread waits here: the descriptor is with the runtime's poller.
-		if f, failed := readStatus(status); failed {
-			l.fail(j, explain(&j.Spawn, f))
-			return
-		}
-		o.done, o.at = true, monotonic()
+	l.outcomes <- o
+	// No thread waits here: the descriptor is with the runtime's poller.
+	if f, failed := readStatus(status); failed {
+		l.fail(j, explain(&j.Spawn, f))
+		return
 	}
+	o.done, o.at = true, monotonic()
 	l.outcomes <- o
 }
 
@@ -201,7 +194,7 @@ func (l *launcher) guard(j *job) {
 }
 
 // fork has a child forked in its cgroup, and notes when that was.
-func (l *launcher) fork(j *job, fork func(o *outcome, cgroup int) error) (o outcome, fail *ipc.SpawnFailed) {
+func (l *launcher) fork(j *job, fork func(cgroup int) (pid int, err error)) (o outcome, fail *ipc.SpawnFailed) {
 	cgroup, fail := openCgroup(&j.Spawn)
 	if fail != nil {
 		return o, fail
@@ -213,7 +206,8 @@ func (l *launcher) fork(j *job, fork func(o *outcome, cgroup int) error) (o outc
 	defer func() { <-l.forks }()
 	o.job, o.since = j, monotonic()
 	before := ticks()
-	if err := fork(&o, cgroup); err != nil {
+	var err error
+	if o.pid, err = fork(cgroup); err != nil {
 		return o, explain(&j.Spawn, failure{ipc.StageFork, errno(err), ""})
 	}
 	failpoint.Hit("forked")
