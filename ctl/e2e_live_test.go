@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -59,7 +60,7 @@ func newLive(t *testing.T) *live {
 	bin, work := livePrograms(t), shortTempDir(t)
 	l := &live{
 		t: t, work: work, services: filepath.Join(work, "services"), socket: filepath.Join(work, "z.sock"),
-		stage: &stage{mark: "ZINIT_STORY=" + work},
+		stage: &stage{mark: "ZINIT_STORY=" + work, work: work},
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
@@ -194,4 +195,28 @@ func pidsOf(services map[string]ipc.Service) map[string]int {
 		}
 	}
 	return pids
+}
+
+// TestNoProcessHidesFromTheCleanUp has a service without the mark of its story,
+// as servers are that write over their environment.
+func TestNoProcessHidesFromTheCleanUp(t *testing.T) {
+	l := newLive(t)
+	l.write(map[string]string{
+		"open":   "[service]\nexec = 'sleep 100000'\n",
+		"hidden": "[service]\nexec = 'env --ignore-environment sleep 100000'\n",
+	})
+	l.up()
+	l.settled("both sleep", func(all map[string]ipc.Service) error {
+		for _, name := range []string{"open", "hidden"} {
+			if p, _ := processOf(all[name].Pid); p.name != "sleep" {
+				return fmt.Errorf("%s is %s", name, p)
+			}
+		}
+		return nil
+	})
+	for name, pid := range pidsOf(l.list()) {
+		if !slices.ContainsFunc(l.own(), func(p procEntry) bool { return p.pid == pid }) {
+			t.Errorf("the process of %s is not found", name)
+		}
+	}
 }

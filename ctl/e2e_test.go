@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -150,8 +151,10 @@ func programs(t *testing.T, root string) string {
 
 // stage is where one story is played: its directory and its processes.
 type stage struct {
-	// mark is an environment variable that every process of the story has.
+	// mark is an environment variable that every process of the story is given,
+	// and work the directory in which they begin.
 	mark    string
+	work    string
 	keepers []*keeper
 	// runtime is the directory of zinit where the story does not choose one.
 	runtime string
@@ -180,7 +183,7 @@ func newStage(env *testscript.Env, bin, root string) error {
 			return err
 		}
 	}
-	s := &stage{mark: "ZINIT_STORY=" + sockets, runtime: sockets + "/z", bin: bin}
+	s := &stage{mark: "ZINIT_STORY=" + sockets, work: env.WorkDir, runtime: sockets + "/z", bin: bin}
 	env.Values[stageKey{}] = s
 	env.Vars = append(env.Vars, s.mark,
 		"GORACE=atexit_sleep_ms=0", // a program with the race detector ends as fast as one without
@@ -228,6 +231,9 @@ func (s *stage) close(t testing.TB, work string) {
 		s.killAll()
 	}
 	if t.Failed() {
+		for _, dir := range slices.Backward(s.cgroups()) { // those below first
+			os.Remove(dir)
+		}
 		if log, err := os.ReadFile(filepath.Join(work, "zinit.log")); err == nil {
 			t.Logf("zinit.log:\n%s", log)
 		}
@@ -265,11 +271,23 @@ func (s *stage) zombies(parent int) []string {
 func (s *stage) own() []procEntry {
 	var list []procEntry
 	for _, p := range allProcesses() {
-		if p.state != 'Z' && p.hasEnv(s.mark) {
+		if p.state != 'Z' && s.has(p) {
 			list = append(list, p)
 		}
 	}
 	return list
+}
+
+// has says whether a process belongs to the story. Some servers, such as Redis,
+// write over their environment what ps(1) is to show of them: these are known by
+// their directory.
+func (s *stage) has(p procEntry) bool {
+	environ, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid))
+	if strings.Contains(string(environ), "=") {
+		return slices.Contains(strings.Split(string(environ), "\x00"), s.mark)
+	}
+	dir, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", p.pid))
+	return s.work != "" && strings.HasPrefix(dir+"/", s.work+"/")
 }
 
 func (s *stage) processes() []string {
@@ -307,11 +325,6 @@ func (p procEntry) command() string {
 		return p.name
 	}
 	return strings.TrimSpace(strings.ReplaceAll(string(b), "\x00", " "))
-}
-
-func (p procEntry) hasEnv(assignment string) bool {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.pid))
-	return strings.Contains("\x00"+string(b), "\x00"+assignment+"\x00")
 }
 
 // gone says that nothing is left of a process but its exit status. The first
