@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/threefoldtech/zinit/common/spec"
 	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/threefoldtech/zinit/common/spec"
 )
 
 // keeper is pid1 as the core sees it: it makes a process for each run exactly

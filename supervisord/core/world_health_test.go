@@ -6,8 +6,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/threefoldtech/zinit/common/spec"
 	"pgregory.net/rapid"
+
+	"github.com/threefoldtech/zinit/common/spec"
 )
 
 // zinit-healthd in the simulated world: it comes and goes, probes what it was

@@ -6,8 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/threefoldtech/zinit/common/spec"
 	"pgregory.net/rapid"
+
+	"github.com/threefoldtech/zinit/common/spec"
 )
 
 // Reloads in the simulated world.

@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/threefoldtech/zinit/common/spec"
 	"pgregory.net/rapid"
+
+	"github.com/threefoldtech/zinit/common/spec"
 )
 
 // zinit-proxyd and its clients in the simulated world: clients come, wait, are
