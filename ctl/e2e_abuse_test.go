@@ -5,7 +5,6 @@ package main
 import (
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -129,23 +128,9 @@ var abuses = []situation{
 }
 
 func TestAbuse(t *testing.T) {
-	bin := livePrograms(t)
-	slots := make(chan struct{}, atOnce)
-	var running sync.WaitGroup
-	for _, s := range abuses {
-		running.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			t.Run(s.name, func(t *testing.T) {
-				trial, err := startTrial(shortTempDir(t), bin, zinitAsInit, s, patience)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got := trial.outcome(s); !regexp.MustCompile("^(" + s.want + ")$").MatchString(got) {
-					t.Errorf("it came to %q, expected %q; it said:\n%s", got, s.want, &trial.errors)
-				}
-			})
-		})
-	}
-	running.Wait()
+	playSituations(t, abuses, func(t *testing.T, s situation, got string, trial *trial) {
+		if !regexp.MustCompile("^(" + s.want + ")$").MatchString(got) {
+			t.Errorf("it came to %q, expected %q; it said:\n%s", got, s.want, &trial.errors)
+		}
+	})
 }

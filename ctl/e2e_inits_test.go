@@ -497,10 +497,20 @@ func trace(t *trial, pid int) (release func()) {
 }
 
 func TestStandsInForOtherInits(t *testing.T) {
+	playSituations(t, situations, func(t *testing.T, s situation, got string, _ *trial) {
+		if got != s.want {
+			t.Errorf("it came to %q, expected %q", got, s.want)
+		}
+	})
+}
+
+// playSituations has zinit in each of them, up to atOnce at a time, and what came
+// of it judged.
+func playSituations(t *testing.T, list []situation, judge func(t *testing.T, s situation, got string, trial *trial)) {
 	bin := livePrograms(t)
 	slots := make(chan struct{}, atOnce)
 	var running sync.WaitGroup
-	for _, s := range situations {
+	for _, s := range list {
 		running.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
@@ -509,9 +519,7 @@ func TestStandsInForOtherInits(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := trial.outcome(s); got != s.want {
-					t.Errorf("it came to %q, expected %q", got, s.want)
-				}
+				judge(t, s, trial.outcome(s), trial)
 			})
 		})
 	}

@@ -217,11 +217,7 @@ func TestSecondClientOfASingleConnection(t *testing.T) {
 	l.echoService("echo", "single_connection = true")
 	l.up()
 	addresses := l.proxy("echo").Listen
-	first, err := dialProxy(addresses[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewReader(first)
+	first, lines := l.established(addresses[0])
 	for _, address := range addresses {
 		if err := say(first, lines); err != nil {
 			t.Fatal(err)
@@ -321,12 +317,7 @@ func TestConnectionsGoOnWhenTheSupervisorIsKilled(t *testing.T) {
 	p := l.proxy("echo")
 	answers, stop := hammer(t, p.Listen[1], always)
 	defer stop()
-	established, err := dialProxy(p.Listen[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer established.Close()
-	lines := bufio.NewReader(established)
+	established, lines := l.established(p.Listen[0])
 	for n := range 5 {
 		more(t, answers, 20)
 		l.kill("zinit-server")
@@ -361,12 +352,7 @@ func TestConnectionsGoOnWhenProgramsAreReplaced(t *testing.T) {
 	p := l.proxy("echo")
 	answers, stop := hammer(t, p.Listen[1], always)
 	defer stop()
-	established, err := dialProxy(p.Listen[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer established.Close()
-	lines := bufio.NewReader(established)
+	established, lines := l.established(p.Listen[0])
 	for range 2 {
 		more(t, answers, 20)
 		if out, err := l.command("zinit", "upgrade").CombinedOutput(); err != nil {
@@ -414,6 +400,17 @@ func dialProxy(address string) (net.Conn, error) {
 	return c, err
 }
 
+// established is a connection of a proxy, to the end of the test.
+func (l *live) established(address string) (net.Conn, *bufio.Reader) {
+	l.t.Helper()
+	c, err := dialProxy(address)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { c.Close() })
+	return c, bufio.NewReader(c)
+}
+
 func say(c net.Conn, lines *bufio.Reader) error {
 	if _, err := fmt.Fprintln(c, "hello"); err != nil {
 		return err
@@ -442,12 +439,7 @@ func TestChangesOfAProxyDisturbNobody(t *testing.T) {
 	set(stays, moves[0])
 	answers, stop := hammer(t, stays, always)
 	defer stop()
-	established, err := dialProxy(moves[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer established.Close()
-	lines := bufio.NewReader(established)
+	established, lines := l.established(moves[0])
 	for i := range 20 {
 		more(t, answers, 5)
 		set(moves[(i+1)%2], stays)
@@ -492,12 +484,7 @@ func TestServiceThatDiesClosesItsClients(t *testing.T) {
 	l := newLive(t)
 	dir := l.echoService("echo")
 	l.up()
-	c, err := dialProxy(l.proxy("echo").Listen[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	lines := bufio.NewReader(c)
+	c, lines := l.established(l.proxy("echo").Listen[0])
 	if err := say(c, lines); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +59,6 @@ func inspected(r *ipctest.Request) {
 // TestOutputOfInspection shows what people see; see TestOutputOfCommands.
 func TestOutputOfInspection(t *testing.T) {
 	s := ipctest.Serve(t, inspected)
-	esc := strings.NewReplacer("\x1b[0m", "}", "\x1b[", "{")
 	for _, test := range []struct {
 		name    string
 		command string
@@ -83,18 +81,7 @@ func TestOutputOfInspection(t *testing.T) {
 		{"debug-state", "debug-state", nil},
 		{"debug-state-json", "debug-state --json", nil},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			args := append([]string{"--socket", s.Socket}, strings.Fields(test.command)...)
-			r := zinit(t, args, test.options...)
-			got := fmt.Sprintf("$ zinit %s\n%s", test.command, esc.Replace(r.stdout))
-			if r.stderr != "" {
-				got += "-- stderr --\n" + r.stderr
-			}
-			if r.code != 0 {
-				got += fmt.Sprintf("-- exit code %d --\n", r.code)
-			}
-			golden(t, test.name, got)
-		})
+		t.Run(test.name, func(t *testing.T) { goldenOutput(t, s, test.name, test.command, test.options...) })
 	}
 }
 

@@ -87,26 +87,17 @@ func logsCommand(flags *pflag.FlagSet) func(*app, []string) error {
 				return p.finish(c.Logs(ctx, params, p.print))
 			})
 		}
-		ctx := context.Background()
-		if a.timeout > 0 {
-			limited, cancel := context.WithTimeout(ctx, a.limit())
-			defer cancel()
-			ctx = limited
-		}
-		c, err := a.dial(ctx)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		if err := p.prepare(ctx, c, names); err != nil {
-			return err
-		}
-		return p.finish(c.FollowLogs(ctx, params, func(l ipc.LogLine) error {
-			if err := p.print(l); err != nil {
+		return a.askWithoutEnd(func(ctx context.Context, c *client.Client) error {
+			if err := p.prepare(ctx, c, names); err != nil {
 				return err
 			}
-			return a.out.Flush()
-		}))
+			return p.finish(c.FollowLogs(ctx, params, func(l ipc.LogLine) error {
+				if err := p.print(l); err != nil {
+					return err
+				}
+				return a.out.Flush()
+			}))
+		})
 	}
 }
 

@@ -40,11 +40,25 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+// goldenOutput compares all that a command prints with a file of testdata.
+// Colours are made readable.
+func goldenOutput(t *testing.T, s *ipctest.Server, name, command string, options ...option) {
+	t.Helper()
+	r := zinit(t, append([]string{"--socket", s.Socket}, strings.Fields(command)...), options...)
+	got := fmt.Sprintf("$ zinit %s\n%s", command, strings.NewReplacer("\x1b[0m", "}", "\x1b[", "{").Replace(r.stdout))
+	if r.stderr != "" {
+		got += "-- stderr --\n" + r.stderr
+	}
+	if r.code != 0 {
+		got += fmt.Sprintf("-- exit code %d --\n", r.code)
+	}
+	golden(t, name, got)
+}
+
 // TestOutputOfCommands shows what people see, on terminals of several widths
-// and without one. A terminal is coloured; esc makes colours readable.
+// and without one.
 func TestOutputOfCommands(t *testing.T) {
 	s := ipctest.Serve(t, answer)
-	esc := strings.NewReplacer("\x1b[0m", "}", "\x1b[", "{")
 	noColor := withEnv("NO_COLOR", "1")
 	utf8 := withEnv("LANG", "de_DE.UTF-8")
 	for _, test := range []struct {
@@ -111,18 +125,7 @@ func TestOutputOfCommands(t *testing.T) {
 		{"help-logs", "logs -h", nil},
 		{"help-xinet", "help xinet", nil},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			args := append([]string{"--socket", s.Socket}, strings.Fields(test.command)...)
-			r := zinit(t, args, test.options...)
-			got := fmt.Sprintf("$ zinit %s\n%s", test.command, esc.Replace(r.stdout))
-			if r.stderr != "" {
-				got += "-- stderr --\n" + r.stderr
-			}
-			if r.code != 0 {
-				got += fmt.Sprintf("-- exit code %d --\n", r.code)
-			}
-			golden(t, test.name, got)
-		})
+		t.Run(test.name, func(t *testing.T) { goldenOutput(t, s, test.name, test.command, test.options...) })
 	}
 }
 

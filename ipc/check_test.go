@@ -153,14 +153,7 @@ func TestReadRefusesBadFrames(t *testing.T) {
 		{"too many descriptors", frame("\x93\x01\x80\x41"), "number of descriptors"},
 		{"cut in the middle", frame("\x92\x01\x81\xa1a")[:6], "unexpected EOF"},
 	} {
-		a, fd, err := Pair()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := NewConn(fd)
-		if err != nil {
-			t.Fatal(err)
-		}
+		a, b := linked(t)
 		a.file.Write(c.data)
 		a.Close()
 		if _, err := b.Read(); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -174,14 +167,7 @@ func TestReadRefusesBadFrames(t *testing.T) {
 // than one that has stopped.
 func TestFrameMustBeWholeInTime(t *testing.T) {
 	for name, every := range map[string]time.Duration{"stops": time.Hour, "drips": time.Millisecond} {
-		a, fd, err := Pair()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := NewConn(fd)
-		if err != nil {
-			t.Fatal(err)
-		}
+		a, b := linked(t)
 		b.Stall = 50 * time.Millisecond
 		a.file.Write([]byte("\x00\x10\x00\x00"))
 		drip := time.NewTicker(every)
@@ -203,16 +189,7 @@ func TestFrameMustBeWholeInTime(t *testing.T) {
 
 // Time passes between frames, and while one waits that came with another.
 func TestTimeBetweenFramesIsNotCounted(t *testing.T) {
-	a, fd, err := Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	b, err := NewConn(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	a, b := linked(t)
 	b.Stall = 300 * time.Millisecond
 	const frame = "\x00\x00\x00\x03\x92\x01\x80"
 	a.file.Write([]byte(frame + frame[:3]))
@@ -233,14 +210,7 @@ func TestTimeBetweenFramesIsNotCounted(t *testing.T) {
 // Who is turned away learns why, although what it sends is not read any more.
 func TestLastWordsAreRead(t *testing.T) {
 	for range 100 {
-		a, fd, err := Pair()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := NewConn(fd)
-		if err != nil {
-			t.Fatal(err)
-		}
+		a, b := linked(t)
 		a.Send(KindError, ErrorAnswer{Error: *Errorf(ErrDenied, "no")})
 		a.Close()
 		for b.Send(KindHello, Hello{}) == nil { // until it is known that nobody reads
@@ -253,16 +223,9 @@ func TestLastWordsAreRead(t *testing.T) {
 }
 
 func TestSendToAPeerThatDoesNotReadDisconnects(t *testing.T) {
-	a, fd, err := Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := NewConn(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	a, _ := linked(t)
 	chunk := map[string]string{"x": strings.Repeat("x", MaxFrame/2)}
+	var err error
 	for range 3 * maxQueue / MaxFrame * 2 {
 		if err = a.Send(1, chunk); err != nil {
 			break

@@ -29,17 +29,23 @@ func TestTimeIsTextOnTheWire(t *testing.T) {
 	}
 }
 
+// linked returns both ends of a link that ends with the test.
+func linked(t *testing.T) (a, b *Conn) {
+	t.Helper()
+	a, fd, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	if b, err = NewConn(fd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return a, b
+}
+
 func TestFramesAndDescriptorsArriveTogether(t *testing.T) {
-	a, bfd, err := Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := NewConn(bfd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	defer b.Close()
+	a, b := linked(t)
 	const frames = 3000
 	go func() {
 		for i := range frames {

@@ -42,14 +42,7 @@ func dups(t *testing.T, fds []int) []int {
 }
 
 func TestASuspendedConnectionLosesNothing(t *testing.T) {
-	a, bfd, err := Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := NewConn(bfd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	a, b := linked(t)
 	const frames = 600
 	body := func(i int) string { return string(make([]byte, i*97%(30<<10))) }
 	sent := 0

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -16,45 +17,11 @@ import (
 func TestNoLineIsLostWhenKilled(t *testing.T) {
 	const kills = 120
 	dir := t.TempDir()
-	var reads, writes [2]*os.File
-	for i := range reads {
-		r, w := pipePair(t)
-		reads[i], writes[i] = os.NewFile(uintptr(r), "pipe"), w
-		defer reads[i].Close()
-	}
-	stopRead, stop := pipePair(t)
-	stopFile := os.NewFile(uintptr(stopRead), "stop")
-	writer := helper(t, "count", writes[0], writes[1], stopFile)
-	if err := writer.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stopFile.Close()
-	for _, w := range writes {
-		w.Close()
-	}
-
-	random := rand.New(rand.NewPCG(1, 2))
-	for range kills {
-		cmd := helper(t, fmt.Sprintf("capture %s web 7", dir), reads[0], reads[1])
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-			t.Fatal(err)
-		}
-		// The moment is what is random here; nothing is waited for.
-		<-time.After(time.Duration(random.IntN(5000)) * time.Microsecond)
-		cmd.Process.Kill()
-		cmd.Wait()
-	}
-	stop.Close()
+	c := startCounting(t)
+	c.kill(kills, 5*time.Millisecond, fmt.Sprintf("capture %s web 7", dir))
 
 	f := open(t, Options{Dir: dir, Memory: 1 << 30, PerService: 1 << 30})
-	for i, r := range reads {
+	for i, r := range c.reads {
 		fd, err := unix.FcntlInt(r.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -65,7 +32,7 @@ func TestNoLineIsLostWhenKilled(t *testing.T) {
 	}
 	<-f.eof
 	<-f.eof
-	if err := writer.Wait(); err != nil {
+	if err := c.writer.Wait(); err != nil {
 		t.Fatal(err)
 	}
 
@@ -90,4 +57,60 @@ func TestNoLineIsLostWhenKilled(t *testing.T) {
 	if f.log.Len() > 0 {
 		t.Errorf("logged: %s", &f.log)
 	}
+}
+
+// counting is a service that writes to both streams as fast as it can.
+type counting struct {
+	t      *testing.T
+	writer *exec.Cmd
+	stop   *os.File    // it ends when this is closed
+	reads  [2]*os.File // what it writes
+}
+
+func startCounting(t *testing.T) *counting {
+	t.Helper()
+	c := &counting{t: t}
+	var writes [2]*os.File
+	for i := range c.reads {
+		r, w := pipePair(t)
+		c.reads[i], writes[i] = os.NewFile(uintptr(r), "pipe"), w
+		t.Cleanup(func() { c.reads[i].Close() })
+	}
+	end, stop := pipePair(t)
+	c.stop = stop
+	stopFile := os.NewFile(uintptr(end), "stop")
+	defer stopFile.Close()
+	c.writer = helper(t, "count", writes[0], writes[1], stopFile)
+	if err := c.writer.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range writes {
+		w.Close()
+	}
+	return c
+}
+
+// kill starts a helper that captures what the service writes, and kills it, so
+// many times, each time within most. Then it ends the service.
+func (c *counting) kill(times int, most time.Duration, words string) {
+	c.t.Helper()
+	random := rand.New(rand.NewPCG(1, 2))
+	for range times {
+		cmd := helper(c.t, words, c.reads[:]...)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			c.t.Fatal(err)
+		}
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			c.t.Fatal(err)
+		}
+		// The moment is what is random here; nothing is waited for.
+		<-time.After(time.Duration(random.Int64N(int64(most))))
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	c.stop.Close()
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,20 +56,26 @@ func must(err error) {
 // helperCapture DIR SERVICE RUN captures descriptors 3 (stdout) and 4 (stderr)
 // of a service until both have ended.
 func helperCapture(args []string) {
+	run, err := strconv.ParseUint(args[2], 10, 64)
+	must(err)
+	captureBoth(args[0], args[1], run, func(*Capture) {})
+}
+
+func captureBoth(dir, service string, run uint64, prepare func(*Capture)) {
 	maxSegment = 64 << 10
 	ended := make(chan Stream, 2)
 	c, err := Open(Options{
-		Dir: args[0], Memory: 1 << 30, PerService: 1 << 30,
+		Dir: dir, Memory: 1 << 30, PerService: 1 << 30,
 		EOF: func(_ uint64, s Stream) { ended <- s },
 	})
 	must(err)
-	run, err := strconv.ParseUint(args[2], 10, 64)
-	must(err)
-	must(c.Add(args[1], run, Stdout, 3))
-	must(c.Add(args[1], run, Stderr, 4))
+	prepare(c)
+	must(c.Add(service, run, Stdout, 3))
+	must(c.Add(service, run, Stderr, 4))
 	fmt.Println("capturing")
 	<-ended
 	<-ended
+	c.Flush(time.Minute)
 	c.Close()
 }
 

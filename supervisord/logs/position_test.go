@@ -1,10 +1,8 @@
 package logs
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -15,26 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// helperCaptureFile DIR PATH captures descriptors 3 and 4 and writes them to a
-// log file, until both have ended.
+// helperCaptureFile DIR PATH SIZE captures descriptors 3 and 4 and writes them to a
+// log file that is rotated at SIZE bytes, until both have ended.
 func helperCaptureFile(args []string) {
-	maxSegment = 64 << 10
-	ended := make(chan Stream, 2)
-	c, err := Open(Options{
-		Dir: args[0], Memory: 1 << 30, PerService: 1 << 30,
-		EOF: func(_ uint64, s Stream) { ended <- s },
-	})
-	must(err)
 	limit, err := strconv.ParseInt(args[2], 10, 64)
 	must(err)
-	must(c.SetFile("web", FileOptions{Path: args[1], MaxSize: limit, MaxFiles: 1 << 20}))
-	must(c.Add("web", 7, Stdout, 3))
-	must(c.Add("web", 7, Stderr, 4))
-	fmt.Println("capturing")
-	<-ended
-	<-ended
-	c.Flush(time.Minute)
-	c.Close()
+	captureBoth(args[0], "web", 7, func(c *Capture) {
+		must(c.SetFile("web", FileOptions{Path: args[1], MaxSize: limit, MaxFiles: 1 << 20}))
+	})
 }
 
 // The process is killed again and again while it writes and rotates the log
@@ -42,47 +28,13 @@ func helperCaptureFile(args []string) {
 func TestLogFileWhenKilled(t *testing.T) {
 	const kills = 110
 	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "web.log")
-	var reads, writes [2]*os.File
-	for i := range reads {
-		r, w := pipePair(t)
-		reads[i], writes[i] = os.NewFile(uintptr(r), "pipe"), w
-		defer reads[i].Close()
-	}
-	stopRead, stop := pipePair(t)
-	stopFile := os.NewFile(uintptr(stopRead), "stop")
-	writer := helper(t, "count", writes[0], writes[1], stopFile)
-	if err := writer.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stopFile.Close()
-	for _, w := range writes {
-		w.Close()
-	}
+	c := startCounting(t)
 	command := fmt.Sprintf("capturefile %s %s %d", dir, path, 128<<10)
-	random := rand.New(rand.NewPCG(5, 6))
-	for range kills {
-		cmd := helper(t, command, reads[0], reads[1])
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-			t.Fatal(err)
-		}
-		// The moment is what is random here; nothing is waited for.
-		<-time.After(time.Duration(random.IntN(2000)) * time.Microsecond)
-		cmd.Process.Kill()
-		cmd.Wait()
-	}
-	stop.Close()
-	cmd := helper(t, command, reads[0], reads[1])
-	if err := cmd.Run(); err != nil {
+	c.kill(kills, 2*time.Millisecond, command)
+	if err := helper(t, command, c.reads[:]...).Run(); err != nil {
 		t.Fatal(err)
 	}
-	if err := writer.Wait(); err != nil {
+	if err := c.writer.Wait(); err != nil {
 		t.Fatal(err)
 	}
 	lines := readLog(t, path)
