@@ -94,6 +94,7 @@ func flagUsages(w io.Writer, flags *pflag.FlagSet) {
 		if f.Value.Type() != "bool" {
 			left += " " + value
 		}
+		left += " " // two before the usage, even where it is long
 		fmt.Fprintf(w, "%-*s", indent-1, left)
 		wrap(w, max(indent-1, len(left)), indent, usage)
 	})

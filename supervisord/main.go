@@ -113,7 +113,7 @@ func parseFlags(args []string) (options, error) {
 	showVersion := f.Bool("version", false, "print the version")
 	showCompat := f.Bool("compat", false, "print which saved states and zinit-pid1 it can take over, as JSON")
 	f.Usage = func() {
-		fmt.Printf("zinit-server supervises services.\n\nUsage: zinit-server [flags]\n\n%s\nThe zinit command controls it. Flags beat the environment\n(ZINIT_CONFIG_DIR, ZINIT_SOCKET, ZINIT_LOG_LEVEL).\n", f.FlagUsages())
+		fmt.Printf("zinit-server supervises services.\n\nUsage: zinit-server [flags]\n\n%s\nThe zinit command controls it. Flags beat the environment\n(ZINIT_CONFIG_DIR, ZINIT_SOCKET, ZINIT_LOG_LEVEL).\n", f.FlagUsagesWrapped(80))
 	}
 	if err := f.Parse(args); err != nil {
 		return o, err

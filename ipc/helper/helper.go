@@ -57,7 +57,7 @@ func parse(name, does string, args []string) (Options, error) {
 	level := f.String("log-level", os.Getenv("ZINIT_LOG_LEVEL"), "trace, debug, info, warn or error")
 	showVersion := f.Bool("version", false, "print the version")
 	f.Usage = func() {
-		fmt.Printf("%s\n\nUsage: %s --socket PATH --run NUMBER\n\n%s", does, name, f.FlagUsages())
+		fmt.Printf("%s\n\nUsage: %s --socket PATH --run NUMBER\n\n%s", does, name, f.FlagUsagesWrapped(80))
 	}
 	if err := f.Parse(args); err != nil {
 		return o, err
