@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,7 +38,7 @@ func checkCommand(*pflag.FlagSet) func(*app, []string) error {
 		for _, path := range args {
 			fi, err := os.Stat(path)
 			if err != nil {
-				return fmt.Errorf("cannot check %w", err)
+				return fmt.Errorf("cannot check %s: %w", path, errors.Unwrap(err))
 			}
 			if !fi.IsDir() {
 				whole = false

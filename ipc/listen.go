@@ -1,6 +1,7 @@
 package ipc
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -137,6 +138,10 @@ func Dial(path string, timeout time.Duration) (*Conn, error) {
 	}
 	if err != nil {
 		unix.Close(fd)
+		// That is refused, too, as if there had been a server.
+		if file, e := os.Stat(path); e == nil && file.Mode().Type() != os.ModeSocket {
+			err = errors.New("it is no socket")
+		}
 		return nil, &os.PathError{Op: "connect to", Path: path, Err: err}
 	}
 	return NewConn(fd)

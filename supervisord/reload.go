@@ -124,7 +124,7 @@ func (s *server) apply(p plan, opened map[spec.Address]int) {
 func (s *server) configured(ctx context.Context) (read spec.Plan, problems []ipc.Problem, err error) {
 	read, bad, err := s.loader.LoadDirs(s.opts.systemDir, s.opts.configDir)
 	if err != nil {
-		return read, nil, ipc.Errorf(ipc.ErrInvalid, "%v", err)
+		return read, nil, ipc.Errorf(ipc.ErrFailed, "%v", err)
 	}
 	var gone error
 	if s.opts.systemDir != "" {

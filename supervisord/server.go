@@ -209,7 +209,11 @@ func (s *server) loadConfig() error {
 	}
 	s.problems = append(problems, plan.Check()...)
 	for _, p := range s.problems {
-		s.log.Error("configuration: "+p.Message, "file", p.File, "line", p.Line, "column", p.Column)
+		where := []any{"file", p.File}
+		if p.Line > 0 {
+			where = append(where, "line", p.Line, "column", p.Column)
+		}
+		s.log.Error("configuration: "+p.Message, where...)
 	}
 	s.services, s.ownProxies = plan.Services, ownProxies(plan)
 	if argv := s.keeper.hello.Main; len(argv) > 0 {

@@ -129,6 +129,11 @@ func (s system) server(socketFlag, runtimeDirFlag string) (Paths, string, error)
 		p, err := s.given(socket, runtimeDirFlag)
 		return p, "", err
 	}
+	if runtimeDirFlag != "" { // or each place would fail for it
+		if _, err := s.finish("", runtimeDirFlag); err != nil {
+			return Paths{}, "", err
+		}
+	}
 	var failed []error
 	for _, pl := range s.places() {
 		p, err := s.try(pl, runtimeDirFlag)
