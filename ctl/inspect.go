@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/threefoldtech/zinit/ipc"
 	"github.com/threefoldtech/zinit/ipc/client"
@@ -42,10 +46,14 @@ func eventsCommand(flags *pflag.FlagSet) func(*app, []string) error {
 	}
 }
 
-// askWithoutEnd is ask for what goes on until it is ended, or until --timeout
-// where that is given.
+// askWithoutEnd is ask for what goes on until it is ended, nobody reads its output
+// any more, or until --timeout where that is given.
 func (a *app) askWithoutEnd(f func(context.Context, *client.Client) error) error {
-	ctx := context.Background()
+	ctx, end := context.WithCancelCause(context.Background())
+	defer end(nil)
+	if out, ok := a.stdout.(*os.File); ok {
+		go func() { end(awaitNoReader(out)) }()
+	}
 	if a.timeout > 0 {
 		limited, cancel := context.WithTimeout(ctx, a.limit())
 		defer cancel()
@@ -56,7 +64,22 @@ func (a *app) askWithoutEnd(f func(context.Context, *client.Client) error) error
 		return err
 	}
 	defer c.Close()
-	return f(ctx, c)
+	err = f(ctx, c)
+	if cause := context.Cause(ctx); errors.Is(cause, syscall.EPIPE) {
+		return cause
+	}
+	return err
+}
+
+// awaitNoReader waits until nobody reads a pipe any more. That ends the process as
+// the next line would, which may be long in coming.
+func awaitNoReader(out *os.File) error {
+	for {
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(out.Fd())}}, -1); err != unix.EINTR {
+			_, err := out.WriteString("\n")
+			return err
+		}
+	}
 }
 
 // printEvent prints a change on a line, with the name in so many columns.

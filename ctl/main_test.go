@@ -295,33 +295,40 @@ func TestInterruptStopsWaitingNotTheWork(t *testing.T) {
 }
 
 func TestClosedPipeEndsItQuietly(t *testing.T) {
-	s := ipctest.Serve(t, func(r *ipctest.Request) {
-		for {
-			select {
-			case <-r.Canceled:
-				return
-			default:
-				r.Item(ipc.LogLine{Service: "db", Text: strings.Repeat("x", 1000)})
+	for name, more := range map[string]bool{"with the next line": true, "though nothing more comes": false} {
+		t.Run(name, func(t *testing.T) {
+			s := ipctest.Serve(t, func(r *ipctest.Request) {
+				for {
+					r.Item(ipc.LogLine{Service: "db", Text: strings.Repeat("x", 1000)})
+					if !more {
+						<-r.Canceled
+					}
+					select {
+					case <-r.Canceled:
+						return
+					default:
+					}
+				}
+			})
+			read, write, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-	})
-	read, write, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := process("--socket", s.Socket, "logs", "-f", "db")
-	var stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = write, &stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	write.Close()
-	read.Read(make([]byte, 100))
-	read.Close()
-	cmd.Wait()
-	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if !status.Signaled() || status.Signal() != syscall.SIGPIPE || stderr.Len() > 0 {
-		t.Errorf("it ended with %v and said %q, want SIGPIPE and nothing", cmd.ProcessState, stderr.String())
+			cmd := process("--socket", s.Socket, "logs", "-f", "db")
+			var stderr bytes.Buffer
+			cmd.Stdout, cmd.Stderr = write, &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			write.Close()
+			read.Read(make([]byte, 100))
+			read.Close()
+			cmd.Wait()
+			status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+			if !status.Signaled() || status.Signal() != syscall.SIGPIPE || stderr.Len() > 0 {
+				t.Errorf("it ended with %v and said %q, want SIGPIPE and nothing", cmd.ProcessState, stderr.String())
+			}
+		})
 	}
 }
 
