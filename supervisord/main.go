@@ -127,7 +127,7 @@ func parseFlags(args []string) (options, error) {
 		return o, pflag.ErrHelp
 	}
 	if f.NArg() > 0 {
-		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
+		return o, fmt.Errorf("unexpected argument %q: a command for zinit-pid1 to run stands behind --", f.Arg(0))
 	}
 	o.attachLogsSet = f.Changed("attach-logs")
 	bits, err := strconv.ParseUint(*mode, 8, 32)
