@@ -172,7 +172,7 @@ serverurl=unix://%[2]s
 			return []string{"pebble", "run"}
 		},
 		status: func(_ *peerRun, service string) []string { return []string{"pebble", "services", service} }},
-	{name: "process-compose", stop: unix.SIGTERM, chains: true, needs: []string{"process-compose"},
+	{name: "process-compose", stop: unix.SIGTERM, chains: true, needs: []string{"process-compose"}, version: []string{"process-compose", "version", "--short"},
 		lay: func(r *peerRun) []string {
 			var plan strings.Builder
 			plan.WriteString("version: \"0.5\"\nprocesses:\n")
