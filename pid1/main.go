@@ -84,7 +84,7 @@ func main() {
 	runtime.GOMAXPROCS(procs)
 	// A keeper of a few services has some hundred kilobytes. While a system starts
 	// it is not to collect: for that the runtime waits for the forks under way.
-	memory.Keep(25)
+	memory.Keep(50)
 	if os.Getenv("PATH") == "" {
 		os.Setenv("PATH", defaultPath)
 	}

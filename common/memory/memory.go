@@ -22,6 +22,11 @@ const (
 // least heap of the runtime, 4 MiB.
 const startPercent = 800
 
+// worthIt is how much memory of its own a process has, in bytes, from which on it is
+// collected. The runtime keeps lists for each size of objects, and first touches
+// most of them, 0.4 MiB or more, when it collects: a small heap has less garbage.
+const worthIt = 3 << 20
+
 // Keep is called once, at the start. Until that has settled, collecting is rare:
 // what there is then is mostly garbage, and short. Afterwards the heap may grow by
 // percent before it is collected, and what the start has touched goes back to the
@@ -39,9 +44,15 @@ func settle(percent, looks int) {
 			settle(percent, looks-1)
 			return
 		}
-		debug.SetGCPercent(percent)
-		debug.FreeOSMemory()
-		unmapProgram()
+		program := programPages()
+		if own() > worthIt {
+			debug.FreeOSMemory()
+		}
+		debug.SetGCPercent(percent) // no sooner, or it might collect as well
+		program.unmap()
+		// A goroutine that ends looks up what it was, in tables of the program which
+		// all others can do without.
+		select {}
 	})
 }
 

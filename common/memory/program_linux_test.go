@@ -15,9 +15,10 @@ import (
 func TestProgramIsUnmapped(t *testing.T) {
 	// The collector needs much of the program, and so does a stack that grows.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	adviseProgram(unix.MADV_POPULATE_READ)
+	program := programPages()
+	program.advise(unix.MADV_POPULATE_READ)
 	before := resident(t)
-	unmapProgram()
+	program.unmap()
 	after := resident(t)
 	if after > before*7/8 {
 		t.Errorf("%d of %d KiB of the program are still mapped", after, before)
