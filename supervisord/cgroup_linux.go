@@ -34,9 +34,10 @@ import (
 // The nil pointer stands for none. Its methods belong to the loop but for make
 // and close.
 type cgroups struct {
-	site  cgroupSite
-	dir   string // zinit-DEVICE-INODE
-	paths map[core.RunID]string
+	site cgroupSite
+	dir  string // zinit-DEVICE-INODE
+	// services names whose run it is, of those that have a cgroup.
+	services map[core.RunID]string
 	// missing says of controllers why they are not there for runs.
 	missing map[string]error
 	log     *slog.Logger
@@ -72,7 +73,7 @@ func openCgroups(site cgroupSite, runtimeDir string, known map[core.RunID]bool, 
 		return nil, err
 	}
 	c := &cgroups{
-		site: site, dir: filepath.Join(site.own, name), paths: map[core.RunID]string{},
+		site: site, dir: filepath.Join(site.own, name), services: map[core.RunID]string{},
 		missing: map[string]error{}, log: log,
 	}
 	if err := os.Mkdir(c.dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -98,14 +99,14 @@ func openCgroups(site cgroupSite, runtimeDir string, known map[core.RunID]bool, 
 func (c *cgroups) sweep(known map[core.RunID]bool) {
 	var old []string
 	for _, name := range subdirs(c.dir) {
-		path := filepath.Join(c.dir, name)
-		run, err := strconv.ParseUint(name[strings.LastIndexByte(name, '.')+1:], 10, 64)
+		dot := strings.LastIndexByte(name, '.')
+		run, err := strconv.ParseUint(name[dot+1:], 10, 64)
 		switch {
-		case err != nil: // zinit's own, or somebody else's
+		case dot < 0 || err != nil: // zinit's own, or somebody else's
 		case known[core.RunID(run)]:
-			c.paths[core.RunID(run)] = path
+			c.services[core.RunID(run)] = name[:dot]
 		default:
-			old = append(old, path)
+			old = append(old, filepath.Join(c.dir, name))
 		}
 	}
 	alive := slices.DeleteFunc(slices.Clone(old), func(path string) bool { return !populated(path) })
@@ -199,9 +200,8 @@ func (c *cgroups) reserve(a core.Spawn) string {
 	if c == nil {
 		return ""
 	}
-	path := filepath.Join(c.dir, fmt.Sprintf("%s.%d", a.Service.Name, a.Run))
-	c.paths[a.Run] = path
-	return path
+	c.services[a.Run] = a.Service.Name
+	return c.path(a.Run)
 }
 
 // path is that of the cgroup of a run, "" for none.
@@ -209,7 +209,11 @@ func (c *cgroups) path(run core.RunID) string {
 	if c == nil {
 		return ""
 	}
-	return c.paths[run]
+	service, ok := c.services[run]
+	if !ok {
+		return ""
+	}
+	return filepath.Join(c.dir, fmt.Sprintf("%s.%d", service, run))
 }
 
 // make makes the cgroup of a run. A service that asks for no limit can do
@@ -246,7 +250,7 @@ func (c *cgroups) make(path string, l *spec.Limits) (string, error) {
 // forget removes the cgroup of a run of which nothing is left.
 func (c *cgroups) forget(run core.RunID) {
 	if path := c.path(run); path != "" {
-		delete(c.paths, run)
+		delete(c.services, run)
 		c.work.do(func() { removeCgroup(path) })
 	}
 }

@@ -137,7 +137,7 @@ func TestCgroupsOfRuns(t *testing.T) {
 
 	// After a crash: two runs are known, the third is gone.
 	c = open(1, 3)
-	if exists(paths[1]) || !exists(paths[0]) || c.paths[3] != paths[2] || len(c.paths) != 2 {
+	if exists(paths[1]) || !exists(paths[0]) || c.path(3) != paths[2] || len(c.services) != 2 {
 		t.Errorf("after a crash there are %v", subdirs(c.dir))
 	}
 	c.forget(1)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/threefoldtech/zinit/ipc"
-	"github.com/threefoldtech/zinit/supervisord/core"
 	"github.com/threefoldtech/zinit/supervisord/logs"
 )
 
@@ -90,17 +89,15 @@ func logsGet(c *client, ctx context.Context, r ipc.Request) (any, error) {
 // drain returns when what services have printed by now is stored, nil for all
 // of them: the end of a service may be known before its last words are.
 func (c *client) drain(ctx context.Context, services []string) error {
-	var runs []core.RunID
+	var runs []uint64
 	err := c.s.in(ctx, func() {
-		for end, p := range c.s.pipes {
+		for run, p := range c.s.pipes {
 			if services == nil || slices.Contains(services, p.service) {
-				runs = append(runs, end.run)
+				runs = append(runs, uint64(run))
 			}
 		}
 	})
-	for _, run := range runs {
-		c.s.logs.Drain(uint64(run))
-	}
+	c.s.logs.Drain(runs...)
 	return err
 }
 

@@ -109,14 +109,12 @@ func (s *server) halt(a core.Halt) {
 	if !s.onlyMain() {
 		s.log.Info("all services are down", "exit", a.Code)
 	}
-	var runs []core.RunID
-	for p := range s.pipes {
-		runs = append(runs, p.run)
+	runs := make([]uint64, 0, len(s.pipes))
+	for run := range s.pipes {
+		runs = append(runs, uint64(run))
 	}
 	go func() {
-		for _, run := range runs {
-			s.logs.Drain(uint64(run))
-		}
+		s.logs.Drain(runs...)
 		s.logs.Flush(2 * time.Second) // a disk that hangs does not hold up the end
 		s.attached.finish()
 		s.cgroups.close()

@@ -12,11 +12,13 @@ import (
 	"github.com/threefoldtech/zinit/supervisord/logs"
 )
 
-// logPipe is a pipe under capture, which pid1 keeps, too. It is dropped when all of
-// it is stored and the leader of its run has ended, so that both are one message.
-type logPipe struct {
+// logPipes are the pipes of a run under capture, which pid1 keeps, too. One is
+// dropped when all of it is stored and the leader of the run has ended, so that both
+// are one message.
+type logPipes struct {
 	service      string
-	stored, over bool
+	kept, stored [2]bool // by stream
+	over         bool
 }
 
 // addPipe takes over the read end of a pipe that pid1 made for a run.
@@ -42,7 +44,8 @@ func (s *server) addPipe(name string, fd int) {
 	if stream == logs.Stderr.String() {
 		which = logs.Stderr
 	}
-	if _, known := s.pipes[logEnd{run, which}]; known { // pid1 has told of it as a stored one before its run was spawned
+	p := s.pipes[run]
+	if p.kept[which] { // pid1 has told of it as a stored one before its run was spawned
 		unix.Close(fd)
 		return
 	}
@@ -54,7 +57,8 @@ func (s *server) addPipe(name string, fd int) {
 	if sp := s.services[service]; sp != nil {
 		service = sp.Name // or the whole name of the pipe would stay in memory
 	}
-	s.pipes[logEnd{run, which}] = logPipe{service: service}
+	p.service, p.kept[which] = service, true
+	s.pipes[run] = p
 }
 
 // logEnd says that a log pipe has no writer any more and all of it is stored.
@@ -92,33 +96,35 @@ func (e *logEnds) take() []logEnd {
 // pipesStored notes which pipes have ended.
 func (s *server) pipesStored() {
 	for _, end := range s.ended.take() {
-		if p, known := s.pipes[end]; known {
-			p.stored = true
-			s.dropPipe(end, p)
+		if p, known := s.pipes[end.run]; known {
+			p.stored[end.stream] = true
+			s.dropPipes(end.run, p)
 		}
 	}
 }
 
 // pipesOver notes that the leader of a run has ended.
 func (s *server) pipesOver(run core.RunID) {
-	for _, stream := range []logs.Stream{logs.Stdout, logs.Stderr} {
-		end := logEnd{run, stream}
-		if p, known := s.pipes[end]; known {
-			p.over = true
-			s.dropPipe(end, p)
-		}
+	if p, known := s.pipes[run]; known {
+		p.over = true
+		s.dropPipes(run, p)
 	}
 }
 
-// dropPipe notes what is known of a pipe, and lets pid1 close one of which
-// nothing is to come.
-func (s *server) dropPipe(end logEnd, p logPipe) {
-	if !p.stored || !p.over {
-		s.pipes[end] = p
+// dropPipes notes what is known of the pipes of a run, and lets pid1 close those of
+// which nothing is to come.
+func (s *server) dropPipes(run core.RunID, p logPipes) {
+	for i, kept := range p.kept {
+		if kept && p.stored[i] && p.over {
+			s.dropped = append(s.dropped, ipc.LogFd(ipc.RunID(run), logs.Stream(i).String(), p.service))
+			p.kept[i] = false
+		}
+	}
+	if p.kept == [2]bool{} {
+		delete(s.pipes, run)
 		return
 	}
-	s.dropped = append(s.dropped, ipc.LogFd(ipc.RunID(end.run), end.stream.String(), p.service))
-	delete(s.pipes, end)
+	s.pipes[run] = p
 }
 
 // dropRunFds closes the readiness channels of a run that has ended.

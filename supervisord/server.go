@@ -96,7 +96,7 @@ type server struct {
 	news            map[string]bool
 	// pipes holds the log pipes under capture, ended those of them that the capture
 	// is done with; ended is safe for concurrent use.
-	pipes    map[logEnd]logPipe
+	pipes    map[core.RunID]logPipes
 	dropped  []string // descriptors that pid1 need not keep, to be said with the next act
 	ended    *logEnds
 	attached *attachment
@@ -128,7 +128,7 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	s := &server{
 		opts: o, keeper: k, log: log, started: time.Now(),
 		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour), preparing: make(chan struct{}, maxPrepared),
-		history: &history{}, waiters: map[*waiter]bool{}, news: map[string]bool{}, pipes: map[logEnd]logPipe{},
+		history: &history{}, waiters: map[*waiter]bool{}, news: map[string]bool{}, pipes: map[core.RunID]logPipes{},
 		ended: &logEnds{more: make(chan struct{}, 1)}, helperRuns: map[ipc.RunID]bool{}, unmet: map[string]bool{},
 		base:       newEnviron(ownEnviron()).list,
 		ownProxies: map[string]*spec.Proxy{}, listeners: map[spec.Address]int{}, deaf: map[spec.Address]string{},

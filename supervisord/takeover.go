@@ -193,9 +193,9 @@ func (s *server) adoptPipes() {
 	for _, r := range s.keeper.runs {
 		led[core.RunID(r.Run)] = r.State != ipc.RunExited
 	}
-	for end, p := range s.pipes {
-		p.over = !led[end.run]
-		s.pipes[end] = p
+	for run, p := range s.pipes {
+		p.over = !led[run]
+		s.pipes[run] = p
 	}
 }
 

@@ -47,7 +47,7 @@ func (c *Core) Changes() Changes {
 		return 1
 	})
 	slices.Sort(out.Removed)
-	clear(c.dirty)
+	c.dirty = map[string]bool{} // a map that was large stays so
 	if c.dirtyGlobal {
 		c.dirtyGlobal = false
 		g := c.global()

@@ -40,11 +40,10 @@ type Capture struct {
 	// waits, or do. It guards what follows, and is taken before mu.
 	owner    sync.Mutex
 	closing  bool
-	pipes    map[int]*pipe
-	byRun    map[streamKey]*pipe
-	ages     ages  // services that have segments, by the age of the oldest one
-	used     int64 // bytes of all files, in whole pages
-	latest   *pipe // of the newest chunk of all
+	pipes    []*pipe // by descriptor
+	ages     ages    // services that have segments, by the age of the oldest one
+	used     int64   // bytes of all files, in whole pages
+	latest   *pipe   // of the newest chunk of all
 	dirty    []*service
 	scratch  []byte
 	enlarged int       // pipes larger than pipeSize
@@ -66,15 +65,16 @@ type streamKey struct {
 	stream Stream
 }
 
-// pipe is the read end of one stream of one run.
+// pipe is the read end of one stream of one run. There are two for each service, so
+// it is kept small.
 type pipe struct {
-	fd      int
-	run     uint64
-	stream  Stream
-	service *service
-	copied  bool // splice is refused: read and write
-	full    int  // turns in a row that found the pipe full
-	size    int  // bytes that the pipe holds
+	fd       int
+	run      uint64
+	service  *service
+	stream   Stream
+	copied   bool  // splice is refused: read and write
+	enlarged bool  // it holds fastPipe bytes
+	full     uint8 // turns in a row that found the pipe full
 
 	// Where its newest byte went: segment number, 0 = none or not known, and
 	// the offset behind it.
@@ -135,8 +135,6 @@ func Open(o Options) (*Capture, error) {
 		poll:        poll,
 		null:        null,
 		closed:      make(chan struct{}),
-		pipes:       map[int]*pipe{},
-		byRun:       map[streamKey]*pipe{},
 		services:    map[string]*service{},
 		followers:   map[*follower]struct{}{},
 		writers:     make(chan struct{}, maxWriters),
@@ -181,20 +179,23 @@ func (c *Capture) Add(service string, run uint64, s Stream, fd int) error {
 	}
 	var err error
 	closed := c.do(func() {
-		key := streamKey{run, s}
-		if c.byRun[key] != nil {
+		o := c.services[service]
+		if o != nil && slices.ContainsFunc(o.pipes, func(p *pipe) bool { return p.run == run && p.stream == s }) {
 			err = fmt.Errorf("cannot capture %s of service %s: run %d has one already", s, service, run)
 			return
 		}
-		if o := c.services[service]; o == nil || !o.waiting {
+		if o == nil || !o.waiting {
 			if err = c.poll.add(fd); err != nil {
 				err = fmt.Errorf("cannot capture %s of service %s: %w", s, service, err)
 				return
 			}
 		}
-		p := &pipe{fd: fd, run: run, stream: s, service: c.service(service), size: pipeSize}
+		p := &pipe{fd: fd, run: run, stream: s, service: c.service(service)}
 		p.service.pipes = append(p.service.pipes, p)
-		c.pipes[fd], c.byRun[key] = p, p
+		if fd >= len(c.pipes) {
+			c.pipes = append(c.pipes, make([]*pipe, fd+1-len(c.pipes))...)
+		}
+		c.pipes[fd] = p
 	})
 	if closed != nil {
 		return closed
@@ -202,14 +203,17 @@ func (c *Capture) Add(service string, run uint64, s Stream, fd int) error {
 	return err
 }
 
-// Drain returns when everything that was in the pipes of run at the time of
+// Drain returns when everything that was in the pipes of runs at the time of
 // the call is stored. What is written meanwhile may be, too. It does not wait
 // for a log file.
-func (c *Capture) Drain(run uint64) {
+func (c *Capture) Drain(runs ...uint64) {
+	wanted := make(map[uint64]bool, len(runs))
+	for _, run := range runs {
+		wanted[run] = true
+	}
 	c.do(func() {
-		for _, s := range []Stream{Stdout, Stderr} {
-			p := c.byRun[streamKey{run, s}]
-			if p == nil {
+		for _, p := range c.pipes {
+			if p == nil || !wanted[p.run] {
 				continue
 			}
 			for n := buffered(p.fd); n > 0; {
@@ -335,7 +339,9 @@ func (c *Capture) loop() {
 		c.owner.Unlock()
 	}
 	for _, p := range c.pipes {
-		unix.Close(p.fd)
+		if p != nil {
+			unix.Close(p.fd)
+		}
 	}
 	for _, s := range c.services {
 		s.closeFiles()
@@ -360,10 +366,10 @@ func (c *Capture) service(name string) *service {
 // turn moves what is in a pipe that is ready; without data its writers have
 // gone and it is empty.
 func (c *Capture) turn(fd int, data bool) {
-	p := c.pipes[fd]
-	if p == nil {
+	if fd >= len(c.pipes) || c.pipes[fd] == nil {
 		return
 	}
+	p := c.pipes[fd]
 	if !data {
 		c.end(p)
 		return
@@ -389,14 +395,13 @@ func (c *Capture) end(p *pipe) {
 	c.storeEnd(p)
 	c.poll.remove(p.fd)
 	unix.Close(p.fd)
-	delete(c.pipes, p.fd)
-	delete(c.byRun, streamKey{p.run, p.stream})
+	c.pipes[p.fd] = nil
 	if c.latest == p {
 		c.latest = nil
 	}
 	s := p.service
 	s.pipes = slices.DeleteFunc(s.pipes, func(o *pipe) bool { return o == p })
-	if p.size > pipeSize {
+	if p.enlarged {
 		c.enlarged--
 	}
 	if c.options.EOF != nil {

@@ -30,9 +30,12 @@ import (
 //     alone and a new one begun.
 type service struct {
 	name    string
-	next    uint32 // number of the next segment
 	pipes   []*pipe
+	next    uint32 // number of the next segment
+	adopted uint32 // the segment that was the newest one when Capture was opened
 	removed bool
+	touched bool // in Capture.dirty
+	waiting bool // for its log file: its pipes are not read
 
 	// Open files of the newest segment, -1 when there are none.
 	data, index int
@@ -41,12 +44,8 @@ type service struct {
 		pipe *pipe
 		time int64
 	}
-	adopted uint32 // the segment that was the newest one when Capture was opened
-	used    int64  // bytes of its files, in whole pages
-	touched bool   // in Capture.dirty
-
-	waiting bool  // for its log file: its pipes are not read
-	goOnAt  int64 // until it is so many bytes behind
+	used   int64 // bytes of its files, in whole pages
+	goOnAt int64 // how many bytes it may be behind its log file to wait no more
 
 	// Place in Capture.ages.
 	place int

@@ -14,7 +14,7 @@ const (
 // watchSpeed enlarges a pipe that was found full again and again: its writer
 // waits for us, and larger turns are cheaper.
 func (c *Capture) watchSpeed(p *pipe, moved int) {
-	if p.size > pipeSize {
+	if p.enlarged {
 		return
 	}
 	if moved < pipeSize {
@@ -26,7 +26,7 @@ func (c *Capture) watchSpeed(p *pipe, moved int) {
 	}
 	p.full = 0
 	if enlarge(p.fd, fastPipe) == nil {
-		p.size = fastPipe
+		p.enlarged = true
 		c.enlarged++
 	}
 }
