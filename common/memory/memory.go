@@ -3,6 +3,7 @@
 package memory
 
 import (
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -46,7 +47,10 @@ func settle(percent, looks int) {
 		}
 		program := programPages()
 		if own() > worthIt {
+			// Each processor of the runtime has up to 512 KiB of free memory for itself.
+			n := runtime.GOMAXPROCS(1)
 			debug.FreeOSMemory()
+			runtime.GOMAXPROCS(n)
 		}
 		debug.SetGCPercent(percent) // no sooner, or it might collect as well
 		program.unmap()
