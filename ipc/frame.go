@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
@@ -46,11 +47,14 @@ type Frame struct {
 // Decode reads the body into a message struct. Fields that the struct does
 // not know are skipped, so that a newer peer may add some.
 func (f Frame) Decode(into any) error {
-	dec := msgpack.GetDecoder()
-	defer msgpack.PutDecoder(dec)
-	dec.Reset(newBodyReader(f.Body))
-	dec.UsePreallocateValues(true)
-	if err := dec.Decode(into); err != nil {
+	d := decodings.Get().(*decoding)
+	d.body.reset(f.Body)
+	d.Reset(&d.body)
+	d.UsePreallocateValues(true)
+	err := d.Decoder.Decode(into)
+	d.body.reset(nil)
+	decodings.Put(d)
+	if err != nil {
 		return fmt.Errorf("cannot decode frame of kind %d: %w", f.Kind, err)
 	}
 	return nil
@@ -62,13 +66,29 @@ type bodyReader struct {
 	body []byte
 }
 
-func newBodyReader(body []byte) *bodyReader {
-	r := &bodyReader{body: body}
+func (r *bodyReader) reset(body []byte) {
 	r.Reset(body)
-	return r
+	r.body = body
 }
 
 func (r *bodyReader) rest() []byte { return r.body[len(r.body)-r.Len():] }
+
+// decoding and encoding are what a frame needs for a moment. They are used again:
+// what stays would lie among such garbage, and keep its pages.
+type decoding struct {
+	*msgpack.Decoder
+	body bodyReader
+}
+
+type encoding struct {
+	*msgpack.Encoder
+	out bytes.Buffer
+}
+
+var (
+	decodings = sync.Pool{New: func() any { return &decoding{Decoder: msgpack.NewDecoder(nil)} }}
+	encodings = sync.Pool{New: func() any { return &encoding{Encoder: msgpack.NewEncoder(nil)} }}
+)
 
 // ErrTooLarge is returned for a frame over MaxFrame, sent or received.
 var ErrTooLarge = errors.New("frame is larger than " + strconv.Itoa(MaxFrame) + " bytes")
@@ -77,10 +97,13 @@ var ErrTooLarge = errors.New("frame is larger than " + strconv.Itoa(MaxFrame) + 
 // descriptors go with it, [kind, body, number of descriptors].
 func appendFrame(dst []byte, kind Kind, body any, fds int) ([]byte, error) {
 	start := len(dst)
-	buf := bytes.NewBuffer(append(dst, 0, 0, 0, 0))
-	enc := msgpack.GetEncoder()
-	defer msgpack.PutEncoder(enc)
-	enc.Reset(buf)
+	enc := encodings.Get().(*encoding)
+	enc.out = *bytes.NewBuffer(append(dst, 0, 0, 0, 0))
+	enc.Reset(&enc.out)
+	defer func() {
+		enc.out = bytes.Buffer{} // it is the caller's
+		encodings.Put(enc)
+	}()
 	n := 2
 	if fds > 0 {
 		n = 3
@@ -93,7 +116,7 @@ func appendFrame(dst []byte, kind Kind, body any, fds int) ([]byte, error) {
 	if err != nil {
 		return dst, fmt.Errorf("cannot encode frame of kind %d: %w", kind, err)
 	}
-	out := buf.Bytes()
+	out := enc.out.Bytes()
 	size := len(out) - start - headerSize
 	if size > MaxFrame {
 		return dst, ErrTooLarge

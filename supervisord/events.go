@@ -15,6 +15,9 @@ import (
 // maxEvents is how many changes of states are kept.
 const maxEvents = 1000
 
+// usualChange is about how long a change is when it is encoded, in bytes.
+const usualChange = 112
+
 // change is an event with what only the supervisor wants to know of it.
 type change struct {
 	ipc.Event
@@ -58,18 +61,32 @@ func (h *history) restore(events []msgpack.RawMessage) error {
 // encode numbers changes that follow those there are. They count once they are
 // added.
 func (h *history) encode(at time.Time, changes []change) ([]msgpack.RawMessage, error) {
+	if len(changes) == 0 {
+		return nil, nil
+	}
 	h.mu.Lock()
 	seq := h.seq
 	h.mu.Unlock()
-	out := make([]msgpack.RawMessage, len(changes))
-	for i, ch := range changes {
-		moment := ipc.Time(at)
+	// In one piece of memory, which stays as long as the last of them.
+	var all bytes.Buffer
+	all.Grow(usualChange * len(changes))
+	enc := msgpack.NewEncoder(&all)
+	moment := ipc.Time(at)
+	ends := make([]int, len(changes))
+	for i := range changes {
+		ch := &changes[i]
 		ch.Seq, ch.Time = seq+uint64(i)+1, &moment
-		b, err := msgpack.Marshal(ch)
-		if err != nil {
+		if err := enc.Encode(ch); err != nil {
 			return nil, err
 		}
-		out[i] = b
+		ends[i] = all.Len()
+	}
+	out := make([]msgpack.RawMessage, len(changes))
+	for i, end := range ends {
+		out[i] = all.Bytes()[:end:end]
+		if i > 0 {
+			out[i] = out[i][ends[i-1]:]
+		}
 	}
 	return out, nil
 }

@@ -78,7 +78,31 @@ func SplitWords(s string) (Command, error) {
 	if w.begun {
 		cmd = append(cmd, w.take())
 	}
-	return cmd, nil
+	return cmd.compact(), nil
+}
+
+// compact is the same command in one piece of memory for its words, one for their
+// parts and one for the text.
+func (c Command) compact() Command {
+	if len(c) == 0 {
+		return c
+	}
+	var texts []string
+	for _, w := range c {
+		for _, p := range w {
+			texts = append(texts, p.Text)
+		}
+	}
+	all, parts := strings.Join(texts, ""), make([]Part, 0, len(texts))
+	words := make(Command, len(c))
+	for i, w := range c {
+		for _, p := range w {
+			parts = append(parts, Part{Text: all[:len(p.Text)], Literal: p.Literal})
+			all = all[len(p.Text):]
+		}
+		words[i] = parts[len(parts)-len(w) : len(parts) : len(parts)]
+	}
+	return words
 }
 
 // Literal is a command whose words are taken as they are.

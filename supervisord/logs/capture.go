@@ -356,6 +356,7 @@ func (c *Capture) service(name string) *service {
 	s := c.services[name]
 	if s == nil {
 		s = &service{name: name, lines: -1, next: 1, data: -1, index: -1, place: -1}
+		s.pipes = s.two[:0]
 		c.mu.Lock()
 		c.services[name] = s
 		c.mu.Unlock()

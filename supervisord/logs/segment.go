@@ -31,8 +31,9 @@ import (
 type service struct {
 	name    string
 	pipes   []*pipe
-	next    uint32 // number of the next segment
-	adopted uint32 // the segment that was the newest one when Capture was opened
+	two     [2]*pipe // room for pipes, of which there mostly are so many
+	next    uint32   // number of the next segment
+	adopted uint32   // the segment that was the newest one when Capture was opened
 	removed bool
 	touched bool // in Capture.dirty
 	waiting bool // for its log file: its pipes are not read
