@@ -190,8 +190,13 @@ func (c *Capture) Add(service string, run uint64, s Stream, fd int) error {
 				return
 			}
 		}
-		p := &pipe{fd: fd, run: run, stream: s, service: c.service(service)}
-		p.service.pipes = append(p.service.pipes, p)
+		o = c.service(service)
+		p := &o.own[s]
+		if p.service != nil { // of an earlier run
+			p = new(pipe)
+		}
+		*p = pipe{fd: fd, run: run, stream: s, service: o}
+		o.pipes = append(o.pipes, p)
 		if fd >= len(c.pipes) {
 			c.pipes = append(c.pipes, make([]*pipe, fd+1-len(c.pipes))...)
 		}
@@ -408,6 +413,7 @@ func (c *Capture) end(p *pipe) {
 	if c.options.EOF != nil {
 		c.options.EOF(p.run, p.stream)
 	}
+	*p = pipe{}
 }
 
 // store moves up to limit bytes from the pipe to the chain of its service, or

@@ -31,12 +31,17 @@ import (
 type service struct {
 	name    string
 	pipes   []*pipe
-	two     [2]*pipe // room for pipes, of which there mostly are so many
-	next    uint32   // number of the next segment
-	adopted uint32   // the segment that was the newest one when Capture was opened
+	next    uint32 // number of the next segment
+	adopted uint32 // the segment that was the newest one when Capture was opened
 	removed bool
 	touched bool // in Capture.dirty
 	waiting bool // for its log file: its pipes are not read
+
+	// Memory for one pipe of each stream, which mostly are all that there are, and
+	// for the list of them: made one by one in the middle of a start, they would lie
+	// on as many pages, among garbage.
+	own [2]pipe
+	two [2]*pipe
 
 	// Open files of the newest segment, -1 when there are none.
 	data, index int
