@@ -16,7 +16,7 @@ import (
 const maxEvents = 1000
 
 // usualChange is about how long a change is when it is encoded, in bytes.
-const usualChange = 112
+const usualChange = 128
 
 // change is an event with what only the supervisor wants to know of it.
 type change struct {

@@ -117,6 +117,8 @@ func (l *Loader) load(p *Plan, dir string, early bool, before map[string]*loaded
 					f.service.MakeEarly()
 				}
 				l.common.Share(f.service)
+				// As it was parsed, it lies in small pieces between those that are garbage now.
+				f.service.Exec = f.service.Exec.compact()
 			}
 			l.files = append(l.files, f)
 			broken[i] = p.Add(f.service, f.proxy)

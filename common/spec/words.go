@@ -78,10 +78,10 @@ func SplitWords(s string) (Command, error) {
 	if w.begun {
 		cmd = append(cmd, w.take())
 	}
-	return cmd.compact(), nil
+	return cmd, nil
 }
 
-// compact is the same command in one piece of memory for its words, one for their
+// compact is a copy of a command in one piece of memory for its words, one for their
 // parts and one for the text.
 func (c Command) compact() Command {
 	if len(c) == 0 {

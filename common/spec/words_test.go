@@ -145,3 +145,15 @@ func FuzzSplitWords(f *testing.F) {
 		}
 	})
 }
+
+func TestCompactIsTheSame(t *testing.T) {
+	for _, text := range []string{"", "web", `sh -c 'echo $A "$B"' "" a${C}b'$D' \$E`} {
+		cmd, err := SplitWords(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := cmd.compact(); !reflect.DeepEqual(got, cmd) {
+			t.Errorf("%s: %q became %q", text, cmd, got)
+		}
+	}
+}
