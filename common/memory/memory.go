@@ -5,6 +5,7 @@ package memory
 import (
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,13 +21,22 @@ const (
 )
 
 // startPercent has a start collect for the first time at 32 MiB, in percent of the
-// least heap of the runtime, 4 MiB.
-const startPercent = 800
+// least heap of the runtime, 4 MiB. From then on the heap may grow by busyPercent.
+const (
+	startPercent = 800
+	busyPercent  = 200
+)
 
 // worthIt is how much memory of its own a process has, in bytes, from which on it is
 // collected. The runtime keeps lists for each size of objects, and first touches
 // most of them, 0.4 MiB or more, when it collects: a small heap has less garbage.
 const worthIt = 3 << 20
+
+var (
+	mu sync.Mutex
+	// settled says that the start is over.
+	settled bool
+)
 
 // Keep is called once, at the start. Until that has settled, collecting is rare:
 // what there is then is mostly garbage, and short. Afterwards the heap may grow by
@@ -34,7 +44,17 @@ const worthIt = 3 << 20
 // kernel.
 func Keep(percent int) {
 	debug.SetGCPercent(startPercent)
+	runtime.AddCleanup(new(*int), collected, struct{}{})
 	time.AfterFunc(Settled-time.Second, func() { settle(percent, looks) })
+}
+
+// collected is called when the first collection finds what Keep has thrown away.
+func collected(struct{}) {
+	mu.Lock()
+	defer mu.Unlock()
+	if !settled {
+		debug.SetGCPercent(busyPercent)
+	}
 }
 
 // settle keeps memory small in a second, or looks again then.
@@ -52,7 +72,10 @@ func settle(percent, looks int) {
 			debug.FreeOSMemory()
 			runtime.GOMAXPROCS(n)
 		}
+		mu.Lock()
+		settled = true
 		debug.SetGCPercent(percent) // no sooner, or it might collect as well
+		mu.Unlock()
 		program.unmap()
 		// A goroutine that ends looks up what it was, in tables of the program which
 		// all others can do without.
