@@ -17,6 +17,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
 
+	"github.com/threefoldtech/zinit/common/threads"
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ipc"
 )
@@ -146,7 +147,7 @@ func (l *launcher) ask(program string, state []byte) error {
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	}
 	l.forks <- struct{}{}
-	_, err = forkExec(program, []string{program, compatFlag}, attr)
+	_, err = forkExec(program, []string{program, compatFlag}, attr, childSlack)
 	<-l.forks
 	w.Close()
 	if err != nil {
@@ -384,6 +385,7 @@ func execSelf(path string, env []string) error {
 		was := setAction(int(sig), &sigaction{handler: sigIgn})
 		defer setAction(int(sig), &was)
 	}
+	defer threads.SetSlack(threads.SetSlack(childSlack)) // by which the next one knows it
 	var files unix.Rlimit
 	lerr := unix.Getrlimit(unix.RLIMIT_NOFILE, &files)
 	err := syscall.Exec(path, os.Args, env)

@@ -24,8 +24,11 @@ const maxHanded = 128
 // it calls must open and close by itself all else that it uses.
 type forkers struct {
 	// give and take are the ends of the socket; a message is the number of a job
-	// with the descriptors of its child.
+	// with the descriptors of its child. there has a token for each message: who
+	// waited for it in the kernel would keep one of the runtime's processors until
+	// that takes it away.
 	give, take int
+	there      chan struct{}
 
 	mu     sync.Mutex
 	number uint64
@@ -40,7 +43,7 @@ func startForkers(n int, old []int, run func(j *job, files []int)) (*forkers, er
 	if err != nil {
 		return nil, err
 	}
-	f := &forkers{give: p[0], take: p[1], jobs: map[uint64]*job{}}
+	f := &forkers{give: p[0], take: p[1], there: make(chan struct{}, n), jobs: map[uint64]*job{}}
 	var apart sync.WaitGroup
 	apart.Add(n)
 	for range n {
@@ -72,7 +75,7 @@ func (f *forkers) start(apart *sync.WaitGroup, old []int, run func(*job, []int))
 
 func (f *forkers) loop(run func(*job, []int)) {
 	control := make([]byte, unix.CmsgSpace(4*maxHanded))
-	for {
+	for range f.there {
 		if j, fds := f.next(control); j != nil {
 			if files := j.place(fds); files != nil {
 				run(j, files)
@@ -100,7 +103,7 @@ func (f *forkers) hand(j *job) bool {
 			fds = append(fds, fd)
 		}
 	}
-	if f == nil || len(fds) > maxHanded {
+	if f == nil || len(fds) > maxHanded || len(f.there) == cap(f.there) {
 		return false
 	}
 	f.mu.Lock()
@@ -109,6 +112,7 @@ func (f *forkers) hand(j *job) bool {
 	f.jobs[n] = j
 	f.mu.Unlock()
 	if unix.Sendmsg(f.give, binary.NativeEndian.AppendUint64(nil, n), unix.UnixRights(fds...), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) == nil {
+		f.there <- struct{}{}
 		return true
 	}
 	f.taken(n)
@@ -123,7 +127,7 @@ func (f *forkers) taken(n uint64) *job {
 	return j
 }
 
-// next waits for a job and takes the descriptors of its child.
+// next takes a job and the descriptors of its child.
 func (f *forkers) next(control []byte) (j *job, fds []int) {
 	var number [8]byte
 	n, oobn, _, _, err := unix.Recvmsg(f.take, number[:], control, unix.MSG_CMSG_CLOEXEC)

@@ -111,6 +111,7 @@ func main() {
 			log.warn("cannot become a subreaper: processes that services leave behind go to init", "error", err)
 		}
 	}
+	childSlack = threads.Loosen()
 	k := newKeeper(opt, log, sigs)
 	k.sup.Argv = opt.server
 	s, err := inherited(k.pid)

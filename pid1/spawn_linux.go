@@ -8,11 +8,13 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
 
 	"github.com/threefoldtech/zinit/common/terminal"
+	"github.com/threefoldtech/zinit/common/threads"
 )
 
 // forkDirect starts a program with nothing but what the Go runtime does
@@ -23,14 +25,22 @@ func forkDirect(j *job, path string, files []int, cgroup int) (pid int, err erro
 	if c := j.Spawn.Cred; c != nil && !ownIdentity(c.UID, c.GID, c.Groups) {
 		attr.Sys.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
 	}
-	return forkExec(path, j.Spawn.Argv, attr)
+	slack := childSlack
+	if j.kind == supervisorJob {
+		slack = threads.Slack // it is a daemon such as pid1
+	}
+	return forkExec(path, j.Spawn.Argv, attr, slack)
 }
 
-// forkExec forks with an empty signal mask: the child gets that of the thread
-// that forks, which has the one that pid1 was started with.
-func forkExec(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+// childSlack is the timer slack that pid1 was started with.
+var childSlack time.Duration
+
+// forkExec forks with an empty signal mask and that timer slack: the child gets
+// those of the thread that forks, which has the mask that pid1 was started with.
+func forkExec(path string, argv []string, attr *syscall.ProcAttr, slack time.Duration) (pid int, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer threads.SetSlack(threads.SetSlack(slack))
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
 		return 0, err
 	}
@@ -63,7 +73,7 @@ func forkHelper(j *job, path string, cgroup int) (pid, status int, err error) {
 	attr.Files = append(attr.Files, uintptr(memory), uintptr(ends[1]))
 	// The helper lives for a millisecond: no collector, no second processor.
 	attr.Env = []string{"GOGC=off", "GOMAXPROCS=1"}
-	pid, err = forkExec(selfExe, []string{helperName, strconv.Itoa(n)}, attr)
+	pid, err = forkExec(selfExe, []string{helperName, strconv.Itoa(n)}, attr, childSlack)
 	if err != nil {
 		unix.Close(ends[0])
 		return 0, -1, err

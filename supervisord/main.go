@@ -47,6 +47,7 @@ import (
 	"github.com/threefoldtech/zinit/common/memory"
 	"github.com/threefoldtech/zinit/common/paths"
 	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/common/threads"
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ipc"
 )
@@ -222,6 +223,9 @@ func startBeside(argv []string) (pid, link int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer threads.SetSlack(threads.SetSlack(threads.Slack))
 	pid, err = syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{
 		Files: []uintptr{uintptr(null), 1, 2, uintptr(p[1])},
 		Env:   append(os.Environ(), keeperEnv+"=3"),
