@@ -256,6 +256,7 @@ func newJob(sp ipc.Spawn, store fdStore, null int) (j *job, err error) {
 
 // makePipes makes the pipes of the child.
 func (j *job) makePipes() error {
+	most := fdlimit.Pipes()
 	for _, p := range j.Spawn.Pipes {
 		var ends [2]int
 		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
@@ -263,7 +264,7 @@ func (j *job) makePipes() error {
 		}
 		j.give(p.Fd, ends[1])
 		j.pipes = append(j.pipes, namedFd{p.Name, ends[0]})
-		if max(ends[0], ends[1]) >= fdlimit.Pipes() {
+		if max(ends[0], ends[1]) >= most {
 			return unix.EMFILE
 		}
 		// Each end has its own file description, so the child's stays blocking.

@@ -40,6 +40,8 @@ type history struct {
 	events []msgpack.RawMessage // oldest first; trimmed when twice as many
 	seq    uint64               // of the newest
 	more   chan struct{}        // closed when there are more; nil while nobody waits
+	// unheard says that some were added and not announced.
+	unheard bool
 }
 
 // restore begins with what was saved, oldest first.
@@ -91,7 +93,8 @@ func (h *history) encode(at time.Time, changes []change) ([]msgpack.RawMessage, 
 	return out, nil
 }
 
-// add takes what was encoded, when it is saved.
+// add takes what was encoded, when it is saved. Those who wait for it are told by
+// announce.
 func (h *history) add(events []msgpack.RawMessage) {
 	if len(events) == 0 {
 		return
@@ -103,10 +106,19 @@ func (h *history) add(events []msgpack.RawMessage) {
 	if len(h.events) >= 2*maxEvents {
 		h.events = append([]msgpack.RawMessage(nil), h.events[len(h.events)-maxEvents:]...)
 	}
-	if h.more != nil {
+	h.unheard = true
+}
+
+// announce wakes those who wait for what was added. It is apart because they would run
+// at once, where what the changes bring about is yet to be ordered.
+func (h *history) announce() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.unheard && h.more != nil {
 		close(h.more)
 		h.more = nil
 	}
+	h.unheard = false
 }
 
 // kept returns those that are kept, oldest first.

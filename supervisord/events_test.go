@@ -33,6 +33,7 @@ func fail(t *testing.T, h *history, ch core.Changed) {
 		t.Fatal(err)
 	}
 	h.add(events)
+	h.announce()
 }
 
 func decode(t *testing.T, events []msgpack.RawMessage) []change {

@@ -54,7 +54,7 @@ func (s *server) perform(a core.Action) {
 			s.keeper.send(ipc.KindForget, ipc.Forget{Run: ipc.RunID(a.Run)})
 		}
 		failpoint.Hit("forgotten", func() { s.keeper.conn.Flush() })
-		s.cgroups.forget(a.Run)
+		s.over = append(s.over, a.Run)
 	case core.SetMain:
 		s.keeper.send(ipc.KindMain, ipc.Main{Run: ipc.RunID(a.Run), Pid: a.Pid})
 	case core.Changed:

@@ -77,6 +77,7 @@ type server struct {
 	pending []core.Action
 	told    int            // how many of them newEvents has seen
 	changed []core.Changed // what tell is to say
+	over    []core.RunID   // runs whose cgroup is not needed any more
 	acks    []uint64
 	after   []func() // to be run when the batch is saved and acted upon
 	// events wait for the next turn: what an action has brought about.
@@ -492,6 +493,11 @@ func (s *server) act() {
 
 // tell says what has been saved and acted upon to those who asked for it.
 func (s *server) tell() {
+	s.history.announce()
+	for _, run := range s.over {
+		s.cgroups.forget(run)
+	}
+	s.over = s.over[:0]
 	changed := s.changed
 	s.changed = nil
 	for _, a := range changed {

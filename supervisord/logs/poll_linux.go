@@ -1,15 +1,21 @@
 package logs
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// poller waits for many pipes with one epoll instance.
+// poller waits for many pipes with one epoll instance, whose descriptor is in the
+// runtime's own. So the thread that hears of the end of a run by its pipes is the one
+// that then hears of it from pid1, and none has to be woken for either.
 type poller struct {
 	epoll, event int
+	ready        syscall.RawConn // of epoll
+	file         *os.File        // which closes it
 	buf          [256]unix.EpollEvent
 }
 
@@ -23,8 +29,10 @@ func newPoller() (*poller, error) {
 		unix.Close(epoll)
 		return nil, fmt.Errorf("cannot create eventfd: %w", err)
 	}
-	p := &poller{epoll: epoll, event: event}
-	if err := p.add(event); err != nil {
+	unix.SetNonblock(epoll, true) // or the runtime would not wait for it
+	p := &poller{epoll: epoll, event: event, file: os.NewFile(uintptr(epoll), "epoll")}
+	p.ready, err = p.file.SyscallConn()
+	if err = errors.Join(err, p.add(event)); err != nil {
 		p.close()
 		return nil, err
 	}
@@ -43,8 +51,13 @@ func (p *poller) remove(fd int) { unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, fd,
 
 // wait blocks until something is ready, or wake is called.
 func (p *poller) wait() []unix.EpollEvent {
-	n, err := unix.EpollWait(p.epoll, p.buf[:], -1)
-	if err != nil && err != unix.EINTR {
+	var n int
+	var err error
+	rerr := p.ready.Read(func(epoll uintptr) bool {
+		n, err = unix.EpollWait(int(epoll), p.buf[:], 0)
+		return n != 0
+	})
+	if err = errors.Join(rerr, err); err != nil {
 		// EBADF, EFAULT, EINVAL: a broken program, not a state of the system.
 		panic(os.NewSyscallError("epoll_wait", err))
 	}
@@ -70,7 +83,7 @@ func (p *poller) wake() {
 
 func (p *poller) close() {
 	unix.Close(p.event)
-	unix.Close(p.epoll)
+	p.file.Close()
 }
 
 // splice moves up to n bytes that are in the pipe to the file at off, without
