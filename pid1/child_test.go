@@ -372,3 +372,33 @@ func TestSpawnFailuresSayWhatIsWrong(t *testing.T) {
 		t.Errorf("long argument: %+v", m)
 	}
 }
+
+// TestChildrenHaveTheTimerSlackOfBefore: pid1 lets its own timers be late, which its
+// children, forked either way, would inherit, and a pid1 that replaces it would take
+// for what zinit was started with.
+func TestChildrenHaveTheTimerSlackOfBefore(t *testing.T) {
+	const file = "/proc/self/timerslack_ns"
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := start(t, setup{})
+	s := w.supervisor()
+	var id ipc.RunID
+	check := func(when string) {
+		umask := uint32(0o022)
+		for _, mask := range []*uint32{nil, &umask} { // which takes the helper
+			id++
+			sp := output(shell(id, "exec cat "+file))
+			sp.Umask = mask
+			s.spawn(sp)
+			_, fds := s.spawned(id)
+			if got := readAll(t, fds[0]); got != string(before) {
+				t.Errorf("%s run %d has a slack of %s ns, want %s", when, id, strings.TrimSpace(got), before)
+			}
+		}
+	}
+	check("at first")
+	w.change()
+	check("after a change")
+}
