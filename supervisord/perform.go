@@ -177,7 +177,9 @@ func (s *server) onPrepared(p prepared) {
 			err = fmt.Errorf("cannot execute it: command and environment may have %d bytes together, and have more", ipc.MaxFrame)
 		}
 		s.events = append(s.events, core.SpawnFailed{Run: p.run, Message: err.Error(), Code: 126})
+		return
 	}
+	s.ordered = true
 }
 
 // builder turns a spawn of the core into an order for pid1. It touches nothing

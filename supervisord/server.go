@@ -78,8 +78,11 @@ type server struct {
 	told    int            // how many of them newEvents has seen
 	changed []core.Changed // what tell is to say
 	over    []core.RunID   // runs whose cgroup is not needed any more
-	acks    []uint64
-	after   []func() // to be run when the batch is saved and acted upon
+	// ordered says that something was ordered to start in this turn, late that
+	// because of that tell has left what it has to say to the next.
+	ordered, late bool
+	acks          []uint64
+	after         []func() // to be run when the batch is saved and acted upon
 	// events wait for the next turn: what an action has brought about.
 	events  []core.Event
 	waiters map[*waiter]bool
@@ -347,9 +350,15 @@ func (s *server) takeAll() error {
 // errHalted ends the loop after the last order to pid1.
 var errHalted = errors.New("halted")
 
+// latest is how long tell may leave what it has to say.
+const latest = 10 * time.Millisecond
+
 // setTimer arms the one timer for the earliest deadline.
 func (s *server) setTimer() {
 	at, ok := s.core.NextWake()
+	if soon := s.now() + core.Time(latest); s.late && (!ok || at > soon) {
+		at, ok = soon, true
+	}
 	if !ok {
 		s.timer.Stop()
 		return
@@ -493,6 +502,13 @@ func (s *server) act() {
 
 // tell says what has been saved and acted upon to those who asked for it.
 func (s *server) tell() {
+	// pid1 answers what it was ordered to start, so there is a next turn. Until then
+	// it has the processor.
+	s.late = s.ordered && !s.late && len(s.after) == 0
+	s.ordered = false
+	if s.late {
+		return
+	}
 	s.history.announce()
 	for _, run := range s.over {
 		s.cgroups.forget(run)

@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/threefoldtech/zinit/common/spec"
 	"github.com/threefoldtech/zinit/supervisord/core"
@@ -57,6 +58,43 @@ func TestErrorsOfFilesAreSavedEvenIfNothingElseChanges(t *testing.T) {
 }
 
 // The loop may be waiting for the capture, which reports the ends.
+// TestNewsComeAfterOrders: in a turn that orders something to start nobody is woken
+// who only follows, but in the next, whatever that orders, and at once where a client
+// waits.
+func TestNewsComeAfterOrders(t *testing.T) {
+	s := savingServer(t)
+	told := func() bool {
+		t.Helper()
+		_, _, more := s.history.after(s.history.last())
+		events, err := s.history.encode(time.Now(), []change{{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.history.add(events)
+		s.ordered = true
+		s.tell()
+		select {
+		case <-more:
+			return true
+		default:
+			return false
+		}
+	}
+	if told() {
+		t.Error("who follows was woken before pid1 had its order")
+	}
+	if !told() {
+		t.Error("who follows was not woken in the second turn")
+	}
+	s.after = []func(){func() {}}
+	if !told() {
+		t.Error("who follows was not woken with a client who waits")
+	}
+	if told() {
+		t.Error("who follows was woken before pid1 had another order")
+	}
+}
+
 func TestEndsOfLogPipesWaitForNobody(t *testing.T) {
 	const many = 10_000
 	e := &logEnds{more: make(chan struct{}, 1)}
