@@ -111,7 +111,6 @@ func main() {
 			log.warn("cannot become a subreaper: processes that services leave behind go to init", "error", err)
 		}
 	}
-	childSlack = threads.Loosen()
 	k := newKeeper(opt, log, sigs)
 	k.sup.Argv = opt.server
 	s, err := inherited(k.pid)
@@ -120,6 +119,7 @@ func main() {
 	if begun {
 		open = append(open, opt.link)
 	}
+	childSlack = threads.Loosen()
 	k.launcher = newLauncher(log, open)
 	before := k.takeOver(s, err)
 	go k.children.loop()

@@ -57,7 +57,6 @@ func TestErrorsOfFilesAreSavedEvenIfNothingElseChanges(t *testing.T) {
 	}
 }
 
-// The loop may be waiting for the capture, which reports the ends.
 // TestNewsComeAfterOrders: in a turn that orders something to start nobody is woken
 // who only follows, but in the next, whatever that orders, and at once where a client
 // waits.
@@ -95,6 +94,7 @@ func TestNewsComeAfterOrders(t *testing.T) {
 	}
 }
 
+// The loop may be waiting for the capture, which reports the ends.
 func TestEndsOfLogPipesWaitForNobody(t *testing.T) {
 	const many = 10_000
 	e := &logEnds{more: make(chan struct{}, 1)}
