@@ -166,6 +166,22 @@ func (c *Conn) Read() (f Frame, err error) {
 	}
 }
 
+// ReadAll returns the next frame and those that have come whole with it.
+func (c *Conn) ReadAll() ([]Frame, error) {
+	f, err := c.Read()
+	if err != nil {
+		return nil, err
+	}
+	frames := []Frame{f}
+	for {
+		f, ok, err := c.next()
+		if !ok || err != nil { // which the next call finds again
+			return frames, nil
+		}
+		frames = append(frames, f)
+	}
+}
+
 // next takes one whole frame from the buffer, if there is one.
 func (c *Conn) next() (Frame, bool, error) {
 	have := c.buf[c.start:]

@@ -91,3 +91,47 @@ func TestFramesAndDescriptorsArriveTogether(t *testing.T) {
 		}
 	}
 }
+
+func TestFramesThatCameTogetherAreReadTogether(t *testing.T) {
+	a, fd, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := NewConn(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	a.Hold()
+	for seq := range uint64(3) {
+		if err := a.Send(KindAck, Ack{Seq: seq}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.Release()
+	frames, err := b.ReadAll()
+	if err != nil || len(frames) != 3 {
+		t.Fatalf("%d frames, %v; want 3", len(frames), err)
+	}
+	for i, f := range frames {
+		var m Ack
+		if err := f.Decode(&m); err != nil || m.Seq != uint64(i) {
+			t.Errorf("frame %d is %+v, %v", i, m, err)
+		}
+	}
+	// What cannot be read comes after what can.
+	good, err := appendFrame(nil, KindAck, Ack{Seq: 9}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := a.sendNow(append(good, 0, 0, 0, 1, 0xc1), nil); n != len(good)+5 {
+		t.Fatalf("%d bytes were sent", n)
+	}
+	if frames, err := b.ReadAll(); err != nil || len(frames) != 1 {
+		t.Errorf("%d frames, %v; want 1", len(frames), err)
+	}
+	if frames, err := b.ReadAll(); err == nil || len(frames) != 0 {
+		t.Errorf("%d frames of what is none", len(frames))
+	}
+}

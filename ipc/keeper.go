@@ -177,8 +177,8 @@ type Ack struct {
 	Seq uint64 `msgpack:"seq"`
 }
 
-// Forget ends the life of a run in the table. A run that has not exited is
-// not forgotten.
+// Forget ends the life of a run in the table, and acknowledges what was said of it. A
+// run that has not exited is not forgotten.
 type Forget struct {
 	Run RunID `msgpack:"run"`
 }
@@ -322,6 +322,8 @@ type Exited struct {
 	Core   bool `msgpack:"core,omitempty"`
 	// Left says that processes of the run are left; Emptied will follow.
 	Left bool `msgpack:"left,omitempty"`
+	// Removed says that nothing was left, and its cgroup has been removed.
+	Removed bool `msgpack:"removed,omitempty"`
 	// At is the time in CLOCK_MONOTONIC nanoseconds.
 	At int64 `msgpack:"at"`
 	// CPU is the time used, user and system, in nanoseconds, MaxRSS the

@@ -13,9 +13,9 @@ import (
 	"github.com/threefoldtech/zinit/ipc"
 )
 
-// A run may have a cgroup v2 of its own, which the supervisor makes and
-// removes. pid1 starts the run in it, ends what is left in it, and is told by
-// inotify when nothing is.
+// A run may have a cgroup v2 of its own, which the supervisor makes. pid1 starts the
+// run in it, removes it when the leader has ended and nothing is left, or else ends
+// what is, and is told by inotify when nothing is; then the supervisor removes it.
 
 // openCgroup opens the cgroup of a run that is about to be forked, -1 if it has
 // none.
@@ -87,23 +87,6 @@ func populated(cgroup string) bool {
 	return bytes.Contains(b[:max(n, 0)], []byte("populated 1"))
 }
 
-// signalCgroup sends a signal to the groups of a run, and to the processes in
-// its cgroup that have left them.
-func signalCgroup(r *run, sig unix.Signal) {
-	if sig == unix.SIGKILL {
-		signalGroups(r, sig)
-		killCgroup(r.Cgroup)
-		return
-	}
-	members := cgroupMembers(r.Cgroup)
-	signalGroups(r, sig)
-	for _, pid := range members {
-		if pgid, err := unix.Getpgid(pid); err == nil && !slices.Contains(r.Groups, pgid) {
-			unix.Kill(pid, sig)
-		}
-	}
-}
-
 // cgroupMembers are the processes of a cgroup and of those below it.
 func cgroupMembers(cgroup string) []int {
 	var pids []int
@@ -169,6 +152,12 @@ func (w *cgroupWatch) read(f *os.File) {
 func (k *keeper) inCgroup(r *run) bool {
 	if r.Cgroup == "" || r.watch != 0 {
 		return r.watch != 0
+	}
+	// What can be removed is empty. Of who was killed the supervisor wants to know
+	// from there whether memory was short.
+	if r.Exited.Signal != int(unix.SIGKILL) && unix.Rmdir(r.Cgroup) == nil {
+		r.Exited.Removed = true
+		return false
 	}
 	if !populated(r.Cgroup) {
 		return false

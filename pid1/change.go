@@ -454,6 +454,11 @@ func (k *keeper) takeOver(s *state, err error) bool {
 		}
 	}
 	k.log.info("pid1 has been replaced, and keeps what runs", "version", version.Version, "before", s.Zinit, "runs", len(s.Runs))
+	for _, r := range s.Runs {
+		if len(r.Owed) > 0 {
+			k.owe(r)
+		}
+	}
 	for _, r := range k.table.left {
 		k.recheck(r)
 	}

@@ -44,6 +44,20 @@ func (s fdStore) drop(name string) {
 	}
 }
 
+// closeAll closes all descriptors at the end of zinit, which takes a while where they
+// are many: on as many threads as there are for it, beside the end of the supervisor.
+func (s fdStore) closeAll() {
+	fds := slices.Collect(maps.Values(s))
+	clear(s)
+	for part := range slices.Chunk(fds, len(fds)/procs+1) {
+		go func() {
+			for _, fd := range part {
+				unix.Close(fd)
+			}
+		}()
+	}
+}
+
 // pick returns those of the names that are stored, and their descriptors.
 func (s fdStore) pick(names []string) (stored []string, fds []int) {
 	for _, n := range names {

@@ -41,15 +41,20 @@ func (k *keeper) halt(m ipc.Halt) {
 	if k.sup.conn != nil {
 		k.sup.conn.Close()
 	}
-	k.nameLeft()
-	k.signalLeft(unix.SIGTERM)
-	k.signalLeft(unix.SIGCONT)
+	left := k.nameLeft()
+	k.signalLeft(unix.SIGTERM, unix.SIGCONT)
 	k.reap()
+	if !k.childless {
+		k.children.wait()
+	}
+	if !left {
+		k.store.closeAll()
+	}
 }
 
 // nameLeft says which processes have outlived their services: those that left
-// the session in which they would have been ended.
-func (k *keeper) nameLeft() {
+// the session in which they would have been ended. It returns whether there are any.
+func (k *keeper) nameLeft() bool {
 	var left []int
 	for _, pid := range allChildren(k.pid) {
 		if k.table.pids[pid] == nil && pid != k.sup.Pid && pid != k.shell.Pid {
@@ -76,6 +81,7 @@ func (k *keeper) nameLeft() {
 		k.log.warn("a process has outlived its service: ending it", "service", service, "pid", pid,
 			"command", trimmed(strings.ReplaceAll(string(command), "\x00", " "), 256), "escape", escape)
 	}
+	return len(left) > 0 || len(k.table.pids) > 0
 }
 
 // killLeft kills what SIGTERM has not ended, and what that leaves behind.
@@ -92,11 +98,13 @@ func (k *keeper) killLeft(now time.Duration) {
 	k.signalLeft(unix.SIGKILL)
 }
 
-// signalLeft sends a signal to all processes below pid1.
-func (k *keeper) signalLeft(sig unix.Signal) {
+// signalLeft sends signals to all processes below pid1.
+func (k *keeper) signalLeft(sigs ...unix.Signal) {
 	if k.pid == 1 {
-		// All but the caller, in this pid namespace (kill(2)).
-		unix.Kill(-1, sig)
+		for _, sig := range sigs {
+			// All but the caller, in this pid namespace (kill(2)).
+			unix.Kill(-1, sig)
+		}
 		return
 	}
 	// Looked up first: whoever dies of it hands its children to pid1, and may
@@ -105,7 +113,9 @@ func (k *keeper) signalLeft(sig unix.Signal) {
 	below := withDescendants(allChildren(k.pid))
 	for _, r := range k.table.runs {
 		if k.table.leads(r) || r.State == ipc.RunExited && !r.Emptied {
-			signalGroups(r, sig)
+			for _, sig := range sigs {
+				signalGroups(r, sig)
+			}
 		}
 	}
 	reached := map[int]bool{}
@@ -117,7 +127,9 @@ func (k *keeper) signalLeft(sig unix.Signal) {
 			}
 			reached[pid], fresh = true, true
 			if pgid, err := unix.Getpgid(pid); err != nil || !k.ledBy(pgid) {
-				unix.Kill(pid, sig)
+				for _, sig := range sigs {
+					unix.Kill(pid, sig)
+				}
 			}
 		}
 	}

@@ -30,6 +30,7 @@ const (
 	envDies   = "PID1_TEST_DIES"
 	envTerm   = "PID1_TEST_PATIENCE"
 	envChange = "PID1_TEST_CHANGE_TIMEOUT"
+	envCrowd  = "PID1_TEST_CROWD"
 	fakeName  = "fake-supervisor"
 	beginName = "begin-supervisor"
 	groupName = "in-own-group"
@@ -54,6 +55,9 @@ func TestMain(m *testing.M) {
 			if d, err := time.ParseDuration(os.Getenv(name)); err == nil {
 				*limit = d
 			}
+		}
+		if n, err := strconv.Atoi(os.Getenv(envCrowd)); err == nil {
+			crowd = n
 		}
 		main()
 		os.Exit(0)

@@ -61,6 +61,7 @@ type keeper struct {
 	waiting []*job
 	// change is the replacement of pid1 that is under way, nil for none.
 	change *change
+	stops  stops
 	// kids are the children that lead no run, by session; nil if not looked up.
 	kids map[int][]int
 	// childless is true when the last look found no child at all.
@@ -72,11 +73,11 @@ type keeper struct {
 	ackCheckAt time.Duration
 }
 
-// inbound is what a link's reader hands over: a frame, that it was flushed, or
+// inbound is what a link's reader hands over: frames, that it was flushed, or
 // its end.
 type inbound struct {
 	conn    *ipc.Conn
-	frame   ipc.Frame
+	frames  []ipc.Frame
 	flushed bool
 	err     error
 }
@@ -84,7 +85,7 @@ type inbound struct {
 func newKeeper(opt options, log *logger, sigs *signalSet) *keeper {
 	k := &keeper{
 		opt: opt, log: log, pid: unix.Getpid(),
-		table: newTable(), store: fdStore{}, cgroups: newCgroupWatch(),
+		table: newTable(), stops: stops{owing: map[ipc.RunID]*run{}}, store: fdStore{}, cgroups: newCgroupWatch(),
 		sigs: sigs, children: newChildWatch(), inbound: make(chan inbound, 64),
 		null: openNull(), shell: emergencyShell{Shown: map[string]bool{}},
 	}
@@ -127,7 +128,7 @@ func (k *keeper) turn(timer *time.Timer) {
 	case <-k.children.ended:
 		k.children.resting = true
 		k.reap()
-		if !k.childless {
+		if !k.childless && !k.crowded() {
 			k.children.wait()
 		}
 	case <-k.sigs.wake:
@@ -175,7 +176,8 @@ func (k *keeper) due(now time.Duration) (wake time.Duration) {
 		}
 		return wake
 	}
-	k.dueChange(at) // the first, because it handles what sets the times of others
+	k.dueChange(at) // these two first, because they handle what sets the times of others
+	k.dueStops(now, at)
 	k.dueSupervisor(now, at)
 	k.dueRecheck(now, at)
 	patience := shutdownPatience
@@ -241,17 +243,19 @@ func (k *keeper) signalled(sigs []int) {
 // received handles what came from a link. What a dead supervisor has sent
 // counts: its link is the present one until all of it is read.
 func (k *keeper) received(m inbound) {
+	for _, f := range m.frames {
+		if m.conn != k.sup.conn || k.end.begun || k.sup.condemned {
+			f.CloseFds()
+			continue
+		}
+		k.order(f)
+	}
 	switch {
 	case m.conn != k.sup.conn || k.end.begun:
-		m.frame.CloseFds()
 	case m.err != nil:
 		k.linkEnded(m.err)
-	case k.sup.condemned:
-		m.frame.CloseFds()
-	case m.flushed:
+	case m.flushed && !k.sup.condemned:
 		k.tellFds()
-	default:
-		k.order(m.frame)
 	}
 }
 
@@ -402,6 +406,7 @@ func (k *keeper) launchWaiting() {
 
 func (k *keeper) runLaunched(r *run, o outcome) {
 	if o.fail != nil {
+		k.settled(r)
 		k.table.remove(r)
 		k.tell(0, ipc.KindSpawnFailed, *o.fail)
 		return

@@ -184,8 +184,8 @@ func (k *keeper) restartLater() {
 // readLink hands on what a supervisor says, until its end.
 func (k *keeper) readLink(conn *ipc.Conn) {
 	for {
-		f, err := conn.Read()
-		k.inbound <- inbound{conn: conn, frame: f, err: err}
+		frames, err := conn.ReadAll()
+		k.inbound <- inbound{conn: conn, frames: frames, err: err}
 		if err != nil {
 			return
 		}

@@ -72,7 +72,7 @@ func FuzzOrders(f *testing.F) {
 				}
 				frame.Fds = []int{d}
 			}
-			k.received(inbound{frame: frame})
+			k.received(inbound{frames: []ipc.Frame{frame}})
 			k.sup.condemned = false
 		}
 		if len(k.store) > maxStored || len(k.table.runs) > maxRuns {

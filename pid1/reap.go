@@ -2,7 +2,6 @@ package main
 
 import (
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -180,6 +179,10 @@ func (k *keeper) reap() {
 		}
 	}
 	if len(ended) > 0 || strays && len(k.table.left) > 0 {
+		if conn := k.sup.conn; conn != nil && len(ended) > 1 {
+			conn.Hold()
+			defer conn.Release()
+		}
 		k.settle(ended)
 	}
 }
@@ -225,9 +228,11 @@ func (k *keeper) settle(ended []*run) {
 		if r.Console {
 			takeTerminal()
 		}
-		if !k.anyLeft(r) {
+		left := k.anyLeft(r)
+		if !left {
 			k.table.becomeEmpty(r)
 		}
+		k.leaderEnded(r, left)
 		failpoint.Hit("untold")
 		k.tellExited(r)
 	}
@@ -242,7 +247,7 @@ func (k *keeper) settle(ended []*run) {
 func (k *keeper) recheck(r *run) {
 	if k.anyLeft(r) {
 		if r.Killing {
-			k.signalAll(r, unix.SIGKILL)
+			k.killAll(r)
 		}
 		return
 	}
@@ -283,77 +288,6 @@ func (k *keeper) strays(r *run) []int {
 		pids = append(pids, k.kids[sid]...)
 	}
 	return pids
-}
-
-// signal obeys an order to signal a run, as soon as it has a process.
-func (k *keeper) signal(m ipc.Signal) {
-	r := k.table.runs[m.Run]
-	if r == nil {
-		return
-	}
-	r.Ordered++
-	if r.Spawned.Pid == 0 && len(r.Signals) < lastSignal {
-		r.Signals = append(r.Signals, m)
-		return
-	}
-	k.deliver(r, m)
-}
-
-// deliver sends a signal to what there is of a run.
-func (k *keeper) deliver(r *run, m ipc.Signal) {
-	if r.Spawned.Pid == 0 || r.Emptied || m.Sig < 1 || m.Sig > lastSignal {
-		return
-	}
-	sig := unix.Signal(m.Sig)
-	r.Killing = m.Scope == ipc.ScopeAll && sig == unix.SIGKILL
-	if r.State == ipc.RunExited {
-		r.Signalled = true
-		k.recheckPause = 0
-	}
-	switch m.Scope {
-	case ipc.ScopeLeader:
-		if k.table.leads(r) {
-			unix.Kill(r.Spawned.Pid, sig)
-		}
-	case ipc.ScopeGroup:
-		signalGroups(r, sig)
-	case ipc.ScopeAll:
-		k.kids = nil
-		k.signalAll(r, sig)
-	default:
-		k.log.warn("a signal has an unknown scope", "scope", string(m.Scope), "run", m.Run)
-	}
-}
-
-func signalGroups(r *run, sig unix.Signal) {
-	for _, g := range r.Groups {
-		unix.Kill(-g, sig)
-	}
-}
-
-// signalAll sends a signal to all that is left of a run: what is in its cgroup,
-// or else its groups and whatever else is in its sessions. What it misses,
-// because it is being forked now or is the child of a process that has not died
-// yet, is found by recheck.
-func (k *keeper) signalAll(r *run, sig unix.Signal) {
-	if r.Cgroup != "" {
-		signalCgroup(r, sig)
-		return
-	}
-	members := k.strays(r)
-	if k.table.leads(r) {
-		members = append(members, r.Spawned.Pid)
-	}
-	// Before the first signal: whoever dies hands its children to pid1.
-	members = withDescendants(members)
-	signalGroups(r, sig)
-	for _, pid := range members {
-		if pgid, err := unix.Getpgid(pid); err == nil && !slices.Contains(r.Groups, pgid) {
-			if sid, err := unix.Getsid(pid); err == nil && slices.Contains(r.Sids, sid) {
-				unix.Kill(pid, sig)
-			}
-		}
-	}
 }
 
 // main makes another process the leader of a run: at once if it is our child,

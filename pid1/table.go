@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/threefoldtech/zinit/ipc"
 )
 
@@ -50,6 +52,8 @@ type run struct {
 	// before its pid was known.
 	Ordered int
 	Signals []ipc.Signal
+	// Owed are signals that its groups have had, and those who have left them not.
+	Owed []unix.Signal
 	// Heir is a process that is to be the leader as soon as it is our child.
 	Heir int
 	// Killing says that the last order was to kill all of it: whatever turns

@@ -247,11 +247,18 @@ func (c *cgroups) make(path string, l *spec.Limits) (string, error) {
 	return path, nil
 }
 
-// forget removes the cgroup of a run of which nothing is left.
+// forget removes the cgroup of a run of which nothing is left, unless pid1 has.
 func (c *cgroups) forget(run core.RunID) {
 	if path := c.path(run); path != "" {
 		delete(c.services, run)
 		c.work.do(func() { removeCgroup(path) })
+	}
+}
+
+// removed notes that pid1 has removed the cgroup of a run.
+func (c *cgroups) removed(run core.RunID) {
+	if c != nil {
+		delete(c.services, run)
 	}
 }
 

@@ -217,7 +217,7 @@ func findHelper(name string) (string, error) {
 // helperEnded takes the end of the process of a helper. What it leaves in its
 // session, the probes of zinit-healthd, goes with it.
 func (s *server) helperEnded(m ipc.Exited) {
-	s.acks = append(s.acks, m.Seq)
+	s.acks = append(s.acks, ack{seq: m.Seq})
 	why := fmt.Sprintf("exit code %d", m.Code)
 	if m.Signal != 0 {
 		why = "killed by " + spec.SignalName(m.Signal)

@@ -127,7 +127,10 @@ func (k *keeper) drop(name string) { k.send(ipc.KindDrop, ipc.Drop{Name: name}) 
 // left to supervise: the next start cleans up.
 func (k *keeper) readLoop(inbox chan<- any) {
 	for {
-		f, err := k.conn.Read()
+		frames, err := k.conn.ReadAll()
+		if len(frames) > 0 {
+			inbox <- frames
+		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
 				err = fmt.Errorf("cannot read from pid1: %w", err)
@@ -135,7 +138,6 @@ func (k *keeper) readLoop(inbox chan<- any) {
 			inbox <- keeperGone{err}
 			return
 		}
-		inbox <- f
 	}
 }
 
@@ -170,11 +172,14 @@ func (s *server) onFrame(f ipc.Frame) error {
 			s.helperEnded(m)
 			return nil
 		}
-		s.acks = append(s.acks, m.Seq)
+		s.acks = append(s.acks, ack{m.Seq, core.RunID(m.Run)})
 		if sock := s.notify.sockets[core.RunID(m.Run)]; sock != nil {
 			s.listenTo(sock)
 		}
 		s.step(core.Exited{Run: core.RunID(m.Run), End: s.endOf(m), Left: m.Left})
+		if m.Removed {
+			s.cgroups.removed(core.RunID(m.Run))
+		}
 		s.pipesOver(core.RunID(m.Run))
 		s.dropRunFds(core.RunID(m.Run))
 	case ipc.KindEmptied:
@@ -182,7 +187,7 @@ func (s *server) onFrame(f ipc.Frame) error {
 		if err := f.Decode(&m); err != nil {
 			return err
 		}
-		s.acks = append(s.acks, m.Seq)
+		s.acks = append(s.acks, ack{m.Seq, core.RunID(m.Run)})
 		if isHelper(m.Run) {
 			s.forgetHelper(m.Run)
 			return nil

@@ -3,6 +3,9 @@ package main
 import (
 	"slices"
 	"testing"
+
+	"github.com/threefoldtech/zinit/ipc"
+	"github.com/threefoldtech/zinit/supervisord/core"
 )
 
 func TestLogPipesOfEarlierRunsAreTakenFirst(t *testing.T) {
@@ -16,5 +19,46 @@ func TestLogPipesOfEarlierRunsAreTakenFirst(t *testing.T) {
 	}
 	if len(k.fds) != 1 {
 		t.Errorf("left are %v, want the listener", k.fds)
+	}
+}
+
+// What is forgotten need not be acknowledged, unless it cannot be forgotten yet.
+func TestAForgottenRunIsNotAcknowledged(t *testing.T) {
+	s := savingServer(t)
+	conn, fd, err := ipc.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	pid1, err := ipc.NewConn(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pid1.Close()
+	s.keeper.conn, s.notify = conn, &notifier{}
+	said := func() (kinds []ipc.Kind) {
+		s.act()
+		s.keeper.send(ipc.KindReady, ipc.Ready{})
+		for {
+			f, err := pid1.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Kind == ipc.KindReady {
+				return kinds
+			}
+			kinds = append(kinds, f.Kind)
+		}
+	}
+	s.acks = []ack{{seq: 1}, {seq: 2, run: 7}, {seq: 3, run: 8}}
+	s.pending = []core.Action{core.Forget{Run: 7}}
+	if got, want := said(), []ipc.Kind{ipc.KindForget, ipc.KindAck, ipc.KindAck}; !slices.Equal(got, want) {
+		t.Errorf("pid1 is told %v, want %v", got, want)
+	}
+	s.unsaved = true
+	s.acks = []ack{{seq: 4, run: 9}}
+	s.pending = []core.Action{core.Forget{Run: 9}}
+	if got, want := said(), []ipc.Kind{ipc.KindAck}; !slices.Equal(got, want) {
+		t.Errorf("with a state that cannot be saved pid1 is told %v, want %v", got, want)
 	}
 }

@@ -52,6 +52,7 @@ func (s *server) perform(a core.Action) {
 			s.unforgotten = append(s.unforgotten, a.Run)
 		} else {
 			s.keeper.send(ipc.KindForget, ipc.Forget{Run: ipc.RunID(a.Run)})
+			s.acks = slices.DeleteFunc(s.acks, func(o ack) bool { return o.run == a.Run }) // of which it tells no more
 		}
 		failpoint.Hit("forgotten", func() { s.keeper.conn.Flush() })
 		s.over = append(s.over, a.Run)
@@ -109,6 +110,7 @@ func (s *server) halt(a core.Halt) {
 	if !s.onlyMain() {
 		s.log.Info("all services are down", "exit", a.Code)
 	}
+	s.pipesStored()
 	runs := make([]uint64, 0, len(s.pipes))
 	for run := range s.pipes {
 		runs = append(runs, uint64(run))

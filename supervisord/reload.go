@@ -485,7 +485,7 @@ func (s *server) hangup(seq uint64) {
 	done := func() {
 		s.inbox <- func() {
 			if seq != 0 {
-				s.acks = append(s.acks, seq)
+				s.acks = append(s.acks, ack{seq: seq})
 			}
 		}
 	}

@@ -81,7 +81,7 @@ type server struct {
 	// ordered says that something was ordered to start in this turn, late that
 	// because of that tell has left what it has to say to the next.
 	ordered, late bool
-	acks          []uint64
+	acks          []ack
 	after         []func() // to be run when the batch is saved and acted upon
 	// events wait for the next turn: what an action has brought about.
 	events  []core.Event
@@ -117,6 +117,13 @@ type server struct {
 	lockFile *os.File
 	listener *ipc.Listener
 	watch    *watcher
+}
+
+// ack is the number of a message of pid1 to be acknowledged, and the run that it
+// is about; 0 for none.
+type ack struct {
+	seq uint64
+	run core.RunID
 }
 
 // watchAfter is when files in the runtime directory are watched, which is for those
@@ -320,12 +327,16 @@ func (s *server) takeAll() error {
 		}
 	} else {
 		s.setTimer()
+		more := s.ended.more
+		if s.core.ShuttingDown() {
+			more = nil // pid1 closes them when it ends, all at once
+		}
 		select {
 		case m := <-s.inbox:
 			if err := s.handle(m); err != nil {
 				return err
 			}
-		case <-s.ended.more:
+		case <-more:
 			s.pipesStored()
 		case <-s.timer.C:
 			s.listenToAll()
@@ -338,8 +349,6 @@ func (s *server) takeAll() error {
 			if err := s.handle(m); err != nil {
 				return err
 			}
-		case <-s.ended.more:
-			s.pipesStored()
 		default:
 			return nil
 		}
@@ -373,9 +382,11 @@ func (s *server) step(ev core.Event) {
 // handle takes one message. An error ends the supervisor.
 func (s *server) handle(m any) error {
 	switch m := m.(type) {
-	case ipc.Frame:
-		if err := s.onFrame(m); err != nil {
-			s.log.Error("bad message from pid1", "error", err)
+	case []ipc.Frame:
+		for _, f := range m {
+			if err := s.onFrame(f); err != nil {
+				s.log.Error("bad message from pid1", "error", err)
+			}
 		}
 	case keeperGone:
 		s.cgroups.close() // as far as nothing runs there
@@ -429,7 +440,7 @@ func (s *server) onSignal(seq uint64, sig unix.Signal) {
 		return
 	}
 	if seq != 0 {
-		s.acks = append(s.acks, seq)
+		s.acks = append(s.acks, ack{seq: seq})
 	}
 	switch {
 	case sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGPWR:
@@ -472,10 +483,6 @@ func (s *server) act() {
 			s.perform(a)
 		}
 	}
-	for _, seq := range s.acks {
-		s.keeper.send(ipc.KindAck, ipc.Ack{Seq: seq})
-	}
-	s.acks = s.acks[:0]
 	if s.resultAck > 0 {
 		s.health.send(ipc.KindResultAck, ipc.Ack{Seq: s.resultAck})
 		s.resultAck = 0
@@ -486,8 +493,14 @@ func (s *server) act() {
 			s.perform(a)
 		}
 	}
+	for _, a := range s.acks {
+		s.keeper.send(ipc.KindAck, ipc.Ack{Seq: a.seq})
+	}
+	s.acks = s.acks[:0]
 	for _, name := range s.dropped {
-		s.keeper.drop(name)
+		if !s.core.ShuttingDown() { // or it closes them when it ends, all at once
+			s.keeper.drop(name)
+		}
 	}
 	s.dropped = s.dropped[:0]
 	s.needHelpers()

@@ -227,7 +227,7 @@ func (s *server) facts() []core.Fact {
 			f.Pid, f.StartTime, f.At = r.Spawned.Pid, r.Spawned.StartTime, core.Time(r.Spawned.At)
 		}
 		if r.Exited != nil {
-			s.acks = append(s.acks, r.Exited.Seq)
+			s.acks = append(s.acks, ack{r.Exited.Seq, core.RunID(r.Run)})
 			end := s.endOf(*r.Exited)
 			f.End = &end
 			f.Left = r.Exited.Left && !r.Emptied
