@@ -162,6 +162,23 @@ func hostileRequests(t *testing.T, h *hostileServer) {
 	if got := c.answer(1); got != "response" {
 		t.Errorf("a byte at a time: %q", got)
 	}
+
+	// So is a greeting with more behind it, whether that is answered at once or never.
+	ping := request(3, "system.ping", nil)
+	never := request(1, "service.wait", map[string]any{"names": []string{"web"}, "for": "inactive"})
+	for _, parts := range [][2][]byte{
+		{nil, ping}, {ping, nil}, {never, ping}, {never[:9], slices.Concat(never[9:], ping)},
+	} {
+		c = h.dial(t, false)
+		c.send(slices.Concat(helloFrame, parts[0]))
+		if kind, _, err := c.read(); kind != 0 || err != nil {
+			t.Fatalf("a greeting and %q: kind %d, %v", parts[0], kind, err)
+		}
+		c.send(parts[1])
+		if got := c.answer(3); got != "response" {
+			t.Errorf("a greeting and %q, then %q: %q", parts[0], parts[1], got)
+		}
+	}
 }
 
 // hostileParameters gives each method of rpc.discover what it does not take.
@@ -302,6 +319,9 @@ func hostileStalls(t *testing.T, h *hostileServer) {
 			t.Errorf("%s: %q", name, got)
 		}
 		c.hungUp()
+	}
+	if got := silent.answer(0); got != "invalid: nothing was said within 10s" {
+		t.Errorf("silent: %q", got)
 	}
 	silent.hungUp()
 	if took := time.Since(start); took < 10*time.Second {

@@ -187,6 +187,23 @@ func TestFrameMustBeWholeInTime(t *testing.T) {
 	}
 }
 
+func TestFirstFrameMustComeInTime(t *testing.T) {
+	a, fd, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := NewConn(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	b.Stall = 50 * time.Millisecond
+	if _, err := b.Read(); err == nil || err.Error() != "nothing was said within 50ms" {
+		t.Error(err)
+	}
+}
+
 // Time passes between frames, and while one waits that came with another.
 func TestTimeBetweenFramesIsNotCounted(t *testing.T) {
 	a, b := linked(t)

@@ -37,8 +37,9 @@ type Conn struct {
 	file *os.File
 	raw  syscall.RawConn
 
-	// Stall is how long the peer may take from the first byte of a frame to
-	// its last; 0 is for ever. It is set before the first Read.
+	// Stall is how long the peer may take from the first Read to the end of
+	// its first frame, and from the first byte of each further one to its last;
+	// 0 is for ever. It is set before the first Read.
 	Stall time.Duration
 	// NoFds refuses descriptors: a frame that comes with some ends the
 	// connection. It is set before the first Read.
@@ -47,7 +48,9 @@ type Conn struct {
 	// Owned by the reader.
 	buf     []byte // received and not yet parsed: buf[start:]
 	start   int
-	begun   time.Time // when the frame under way was, zero if none is
+	heard   bool      // a whole frame has come
+	begun   time.Time // since when a frame is under way, zero if none is
+	armed   bool      // the socket has a deadline for it
 	fds     []int     // received and not yet claimed by a frame
 	control []byte
 
@@ -77,6 +80,11 @@ func NewConn(fd int) (*Conn, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("cannot use descriptor %d as a link: %w", fd, err)
 	}
+	return newConn(fd)
+}
+
+// newConn is NewConn of a descriptor that has its flags.
+func newConn(fd int) (*Conn, error) {
 	f := os.NewFile(uintptr(fd), "link")
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -138,19 +146,16 @@ func (c *Conn) Read() (f Frame, err error) {
 	for {
 		f, ok, err := c.next()
 		if ok || err != nil {
-			c.begun = time.Time{}
+			c.heard, c.begun = true, time.Time{}
+			if c.armed {
+				c.armed = false
+				c.file.SetReadDeadline(time.Time{})
+			}
 			return f, err
 		}
-		if c.Stall > 0 {
-			// From the first byte on: who sends one now and then stalls as well.
-			var t time.Time
-			if len(c.buf) > c.start {
-				if c.begun.IsZero() {
-					c.begun = time.Now()
-				}
-				t = c.begun.Add(c.Stall)
-			}
-			c.file.SetReadDeadline(t)
+		// From the first byte on: who sends one now and then stalls as well.
+		if c.Stall > 0 && c.begun.IsZero() && (!c.heard || len(c.buf) > c.start) {
+			c.begun = time.Now()
 		}
 		if err := c.fill(); err != nil {
 			switch {
@@ -158,6 +163,8 @@ func (c *Conn) Read() (f Frame, err error) {
 				return Frame{}, ErrSuspended
 			case err == io.EOF && len(c.buf) > c.start:
 				err = io.ErrUnexpectedEOF
+			case errors.Is(err, os.ErrDeadlineExceeded) && len(c.buf) == c.start:
+				err = fmt.Errorf("nothing was said within %v", c.Stall)
 			case errors.Is(err, os.ErrDeadlineExceeded):
 				err = fmt.Errorf("a frame was begun and is not whole after %v", c.Stall)
 			}
@@ -180,6 +187,13 @@ func (c *Conn) ReadAll() ([]Frame, error) {
 		}
 		frames = append(frames, f)
 	}
+}
+
+// Pending says whether Read will return at once, since a frame has come with the
+// one before. It belongs to the goroutine that reads.
+func (c *Conn) Pending() bool {
+	have := c.buf[c.start:]
+	return len(have) >= headerSize && uint32(len(have)-headerSize) >= binary.BigEndian.Uint32(have)
 }
 
 // next takes one whole frame from the buffer, if there is one.
@@ -237,6 +251,11 @@ func (c *Conn) fill() error {
 	var err error
 	rerr := c.raw.Read(func(fd uintptr) bool {
 		n, rights, flags, err = recv(int(fd), c.buf[len(c.buf):cap(c.buf)], c.control)
+		if err == unix.EAGAIN && !c.begun.IsZero() && !c.armed {
+			// Only now: a timer costs more than a frame that is there.
+			c.armed = true
+			c.file.SetReadDeadline(c.begun.Add(c.Stall))
+		}
 		return err != unix.EAGAIN
 	})
 	c.fds = append(c.fds, rights...)

@@ -103,7 +103,7 @@ func (l *Listener) Accept() (*Conn, error) {
 		}
 		switch err {
 		case nil:
-			if c, err := NewConn(fd); err == nil {
+			if c, err := newConn(fd); err == nil {
 				return c, nil
 			}
 		case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS:

@@ -133,8 +133,9 @@ func refuse(c *ipc.Conn, e *ipc.Error) {
 	c.Close()
 }
 
-// client is one connection; its requests are answered by goroutines of their
-// own, so that a follower does not hold up the rest.
+// client is one connection; its requests, but for those that are answered at
+// once, have goroutines of their own, so that a follower does not hold up the
+// rest.
 type client struct {
 	s    *server
 	conn *ipc.Conn
@@ -151,18 +152,20 @@ func (s *server) serve(conn *ipc.Conn) {
 		refuse(conn, e)
 		return
 	}
-	mute := time.AfterFunc(stall, conn.Close) // who connects has something to say
-	_, err := ipc.ReadHello(conn, ipc.RoleClient)
-	mute.Stop()
-	if err != nil {
+	if _, err := ipc.ReadHello(conn, ipc.RoleClient); err != nil {
 		hangUp(conn, err)
 		return
 	}
+	// What is asked together with the greeting is answered together with it.
+	conn.Hold()
 	conn.Send(ipc.KindHello, ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleSupervisor, Version: version.Version})
 	c := &client{s: s, conn: conn, open: map[uint64]context.CancelFunc{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	for {
+		if !conn.Pending() {
+			conn.Release()
+		}
 		f, err := conn.Read()
 		if err != nil {
 			hangUp(conn, err)
@@ -181,7 +184,11 @@ func (s *server) serve(conn *ipc.Conn) {
 				c.fail(id, e)
 				continue
 			}
-			go c.answer(rctx, r)
+			if slices.Contains(prompt, r.Method) {
+				c.answer(rctx, r)
+			} else {
+				go c.answer(rctx, r)
+			}
 		case ipc.KindCancel:
 			var m ipc.Cancel
 			if f.Decode(&m) == nil {

@@ -67,6 +67,10 @@ func init() { // not a literal above: discover refers to the table
 	}
 }
 
+// prompt are the methods whose answer waits for nothing but the loop. They are
+// answered before the next request is read: quicker than by another goroutine.
+var prompt = []string{"service.status", "service.list", "service.why", "service.tree", "system.info", "system.ping"}
+
 func methodNames() []string {
 	names := make([]string, 0, len(methods))
 	for n := range methods {

@@ -23,7 +23,10 @@ func Clients() int { return min(limit()/16*3, 1024) }
 // Segments is the number from which on a descriptor is not for what is stored
 // of output: those files are closed, and opened again when they are needed. What
 // is left is for what lasts a moment.
-func Segments() int { return limit() - min(limit()/16, 32) }
+func Segments() int {
+	l := limit()
+	return l - min(l/16, 32)
+}
 
 func limit() int {
 	var l unix.Rlimit

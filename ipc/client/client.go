@@ -228,7 +228,7 @@ type link struct {
 
 // call is one request under way.
 type call struct {
-	answers chan answer
+	answers chan *answer
 	gone    chan struct{} // closed when the caller does not listen any more
 }
 
@@ -350,7 +350,7 @@ func (l *link) read() {
 			continue
 		}
 		select {
-		case call.answers <- answer{f, value}:
+		case call.answers <- &answer{f, value}:
 		case <-call.gone:
 		case <-l.done:
 			return
@@ -384,7 +384,7 @@ func (l *link) ask(method string, params any) (uint64, *call, error) {
 	if err != nil {
 		return 0, nil, fmt.Errorf("cannot encode the parameters of %s: %w", method, err)
 	}
-	call := &call{answers: make(chan answer, backlog), gone: make(chan struct{})}
+	call := &call{answers: make(chan *answer, backlog), gone: make(chan struct{})}
 	l.mu.Lock()
 	l.last++
 	id := l.last
@@ -457,7 +457,7 @@ func (c *Client) do(ctx context.Context, method string, params, result any, earl
 	}
 	defer l.forget(id, call)
 	for {
-		var f answer
+		var f *answer
 		select {
 		case f = <-call.answers:
 		case <-ctx.Done():
