@@ -33,7 +33,8 @@ func socketPair() (fds [2]int, err error) {
 	return fds, err
 }
 
-// accept is for a listener that does not block.
+// accept is for a listener that does not block, and returns a socket that does not
+// either: it is as the listener.
 func accept(listener int) (fd int, err error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()

@@ -17,8 +17,9 @@ func socketPair() (fds [2]int, err error) {
 	return unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 }
 
+// accept returns a socket that does not block.
 func accept(listener int) (fd int, err error) {
-	fd, _, err = unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	fd, _, err = unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	return fd, err
 }
 
