@@ -133,6 +133,7 @@ func main() {
 	// While the supervisor comes up.
 	go threads.Warm(warm)
 	sigs.catchOthers(len(opt.main) > 0)
+	spareInit()
 	k.loop()
 }
 

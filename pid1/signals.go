@@ -127,3 +127,18 @@ func clearIgnored() {
 		}
 	}
 }
+
+// spareInit keeps the three signals of the C library, which have their default action,
+// from ending an init. Linux drops such a signal to an init where it is not blocked, but
+// where it is in the first thread and not in another, it takes that one's process for
+// any other (complete_signal in kernel/signal.c). In a handler of the runtime all
+// signals are blocked: now all but these.
+func spareInit() {
+	const three = 7 << (32 - 1)
+	for sig := 1; sig <= lastSignal; sig++ {
+		if act := setAction(sig, nil); act.handler > sigIgn {
+			act.mask &^= three
+			setAction(sig, &act)
+		}
+	}
+}
