@@ -188,16 +188,7 @@ func TestFrameMustBeWholeInTime(t *testing.T) {
 }
 
 func TestFirstFrameMustComeInTime(t *testing.T) {
-	a, fd, err := Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	b, err := NewConn(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	_, b := linked(t)
 	b.Stall = 50 * time.Millisecond
 	if _, err := b.Read(); err == nil || err.Error() != "nothing was said within 50ms" {
 		t.Error(err)

@@ -93,16 +93,7 @@ func TestFramesAndDescriptorsArriveTogether(t *testing.T) {
 }
 
 func TestFramesThatCameTogetherAreReadTogether(t *testing.T) {
-	a, fd, err := Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	b, err := NewConn(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	a, b := linked(t)
 	a.Hold()
 	for seq := range uint64(3) {
 		if err := a.Send(KindAck, Ack{Seq: seq}); err != nil {
