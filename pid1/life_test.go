@@ -497,6 +497,11 @@ func TestPid1InANamespace(t *testing.T) {
 	if ex := s.exited(2); ex.Code != 9 {
 		t.Errorf("run 2 ended with %+v", ex)
 	}
+	// Signals of the C library, while the first thread handles others.
+	s.spawn(shell(3, `i=0; while [ $i -lt 2000 ]; do kill -PIPE 1; kill -32 1; kill -34 1; i=$((i+1)); done; exit 4`))
+	if ex := s.exited(3); ex.Code != 4 {
+		t.Errorf("run 3 ended with %+v", ex)
+	}
 	s.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltPoweroff, Code: 17})
 	if code := w.wait(); code != 17 {
 		t.Errorf("pid1 exited with %d, want 17", code)
