@@ -240,12 +240,16 @@ func (a *app) addReplaced(f *fields, info ipc.Info) {
 	if n == 0 {
 		return
 	}
+	latest := info.Replaced[max(0, len(info.Replaced)-lastReplaced):]
 	what := "no service was touched"
-	if info.StateLost {
+	switch {
+	case info.StateLost:
 		what = "the last one found no saved state: it kept what ran, and began all else as at boot"
+	case len(latest) > 0 && latest[len(latest)-1].StateCut:
+		what = "the last one could not read the end of the saved state: it kept what ran, and what was decided last is lost"
 	}
 	f.add("supervisor", fmt.Sprintf("was replaced %s, %s", times(n), what))
-	for _, r := range info.Replaced[max(0, len(info.Replaced)-lastReplaced):] {
+	for _, r := range latest {
 		at := ""
 		if r.At != nil {
 			at = a.when(*r.At) + ": "

@@ -450,8 +450,11 @@ type Replaced struct {
 	Why    string  `msgpack:"why" json:"why"`
 	TookMS float64 `msgpack:"took_ms" json:"took_ms"`
 	// Version is that of the new one.
-	Version   string `msgpack:"version" json:"version"`
-	StateLost bool   `msgpack:"state_lost,omitempty" json:"state_lost,omitempty"`
+	Version string `msgpack:"version" json:"version"`
+	// StateLost is as in Info; StateCut says that the end of the saved state
+	// could not be read, so that what was decided last is not known any more.
+	StateLost bool `msgpack:"state_lost,omitempty" json:"state_lost,omitempty"`
+	StateCut  bool `msgpack:"state_cut,omitempty" json:"state_cut,omitempty"`
 }
 
 // Upgraded is the answer of system.upgrade: the supervisor is about to be

@@ -86,10 +86,11 @@ type server struct {
 	// events wait for the next turn: what an action has brought about.
 	events  []core.Event
 	waiters map[*waiter]bool
-	// replaced are the last times that the supervisor was; lost says that this
-	// one had no saved state to go on with.
+	// replaced are the last times that the supervisor was. This one had no saved
+	// state to go on with (lost), or one whose end could not be read (cut).
 	replaced []ipc.Replaced
 	lost     bool
+	cut      bool
 	unsaved  bool // the last attempt to save the state failed
 	// unforgotten are the runs that are over since then: pid1 remembers them for
 	// the next supervisor, which would start them again by what is saved.

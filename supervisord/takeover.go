@@ -43,6 +43,7 @@ func (s *server) recoverOrBoot(old *saved, err error) error {
 	}
 	saved := old != nil && old.Header.sameLife(mine)
 	if err == nil && saved && old.cut > 0 {
+		s.cut = true
 		s.log.Error("the end of the saved state cannot be read: what was decided then is lost", "file", s.store.path, "bytes", old.cut)
 		o.FirstRun = firstRun()
 	}
@@ -159,11 +160,11 @@ func (s *server) noteReplaced(a core.Adopted) {
 	moment := ipc.Time(time.Now())
 	s.replaced = append(s.replaced, ipc.Replaced{
 		At: &moment, Why: h.LastEnd, TookMS: float64(down.Round(10*time.Microsecond)) / float64(time.Millisecond),
-		Version: version.Version, StateLost: s.lost,
+		Version: version.Version, StateLost: s.lost, StateCut: s.cut,
 	})
 	s.replaced = slices.Clone(s.replaced[max(0, len(s.replaced)-maxReplaced):])
 	args := []any{"services", len(s.services), "runs", len(s.keeper.runs), "restarts", h.Restarts, "down", down.Round(10 * time.Microsecond), "last", h.LastEnd}
-	if len(a.Ended) > 0 {
+	if len(a.Ended) > 0 || s.lost || s.cut {
 		s.log.Warn("took over", args...)
 		return
 	}

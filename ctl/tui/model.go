@@ -168,8 +168,11 @@ func (m *Model) compare(info ipc.Info) {
 		m.say(m.look.Warn("Another zinit answers now."))
 	case info.ServerRestarts > m.info.ServerRestarts && n > 0:
 		what := "no service was touched"
-		if info.StateLost {
+		switch {
+		case info.StateLost:
 			what = "it found no saved state"
+		case info.Replaced[n-1].StateCut:
+			what = "it could not read the end of the saved state"
 		}
 		m.say("zinit-server was replaced (" + m.look.Clean(info.Replaced[n-1].Why) + "): " + what + ".")
 	}
