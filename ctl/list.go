@@ -374,11 +374,13 @@ func (a *app) when(t ipc.Time) string {
 
 // problem is an error in a file as compilers show it.
 func problem(p ipc.Problem) string {
-	if p.File == "" {
-		return clean(p.Message)
-	}
 	where := p.File
-	if p.Line > 0 {
+	switch {
+	case p.File == "" && p.Line == 0:
+		return clean(p.Message)
+	case p.File == "":
+		where = fmt.Sprintf("line %d, column %d", p.Line, p.Column)
+	case p.Line > 0:
 		where += ":" + strconv.Itoa(p.Line)
 		if p.Column > 0 {
 			where += ":" + strconv.Itoa(p.Column)

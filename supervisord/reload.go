@@ -265,6 +265,9 @@ func (s *server) change(ctx context.Context, sp *spec.Service, opened map[spec.A
 // parseOne reads the service of a request.
 func parseOne(p ipc.ConfigParams) (*spec.Service, error) {
 	sp, proxy, problems := spec.Parse(cmp.Or(p.Name, "unnamed")+".toml", []byte(p.Config))
+	for i := range problems {
+		problems[i].File = "" // there is none: the lines are those of the request
+	}
 	switch {
 	case len(problems) > 0:
 		return nil, invalid(problems)
