@@ -17,8 +17,8 @@ const (
 	plotLabels            = 140.0 // the room for names on the right
 )
 
-// peerColours tell the peers apart on white and on black; zinit is the second.
-var peerColours = []string{"#9aa5b1", "#d6336c", "#2f7ed8", "#2ca02c", "#e8833a", "#8e5bd0", "#a9770f", "#14a3a8", "#7a8b00"}
+// peerColours tell the peers apart on white and on black; zinit is the third.
+var peerColours = []string{"#9aa5b1", "#5f6b7a", "#d6336c", "#2f7ed8", "#2ca02c", "#e8833a", "#8e5bd0", "#a9770f", "#14a3a8", "#7a8b00"}
 
 func (t *peerTable) svg() string {
 	s := newSVG(2*(plotLeft+plotWidth+plotLabels), plotTop+plotHeight+50, "Supervisors, by the number of their services")

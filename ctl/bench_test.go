@@ -70,6 +70,7 @@ type benchStage struct {
 	bin string // has the programs of zinit
 	// service and floor are the C programs.
 	service, floor string
+	cgroup         string // the directory of an empty one, "" where there is none
 	rows           []benchRow
 }
 
@@ -107,6 +108,16 @@ func newBenchStage(b *testing.B) *benchStage {
 		return out
 	}
 	s.service, s.floor = compile("service"), compile("floor")
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var st unix.Statfs_t
+		if unix.Statfs(root, &st) != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
+			continue
+		}
+		if dir, err := os.MkdirTemp(root, "zinit-bench"); err == nil {
+			s.cgroup = dir
+			b.Cleanup(func() { os.Remove(dir) })
+		}
+	}
 	return s
 }
 
