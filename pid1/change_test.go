@@ -242,6 +242,22 @@ func TestSignalsBeforeAReplacementAreKept(t *testing.T) {
 	}
 }
 
+// Replaced between a stop signal and the look for those who have left the groups of the
+// run, pid1 still sends it to them.
+func TestAReplacedPid1PaysWhatItOwes(t *testing.T) {
+	w := start(t, setup{env: []string{envPause + "=1s"}})
+	s := w.supervisor()
+	s.spawn(output(shell(1, outsider(t, false, "echo up; exec sleep 1000")+" trap '' TERM; wait; exit 3")))
+	_, fds := s.spawned(1)
+	readLine(t, fds[0])
+	s.send(ipc.KindSignal, ipc.Signal{Run: 1, Sig: int(unix.SIGTERM), Scope: ipc.ScopeAll})
+	s.sync()
+	w.change()
+	if ex := s.exited(1); ex.Code != 3 {
+		t.Errorf("the leader ended with %+v", ex)
+	}
+}
+
 func TestProgramsThatCannotTakeOverAreRefused(t *testing.T) {
 	program, err := os.ReadFile(self(t))
 	if err != nil {

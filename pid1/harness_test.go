@@ -31,6 +31,7 @@ const (
 	envTerm   = "PID1_TEST_PATIENCE"
 	envChange = "PID1_TEST_CHANGE_TIMEOUT"
 	envCrowd  = "PID1_TEST_CROWD"
+	envPause  = "PID1_TEST_STOP_PAUSE"
 	fakeName  = "fake-supervisor"
 	beginName = "begin-supervisor"
 	groupName = "in-own-group"
@@ -50,7 +51,7 @@ func TestMain(m *testing.M) {
 		unix.Exec("/bin/sh", append([]string{"sh", "-c"}, os.Args[2:]...), os.Environ())
 	case os.Getenv(envRole) == "pid1":
 		for name, limit := range map[string]*time.Duration{
-			envHello: &helloTimeout, envAck: &ackTimeout, envTerm: &shutdownPatience, envChange: &changeTimeout,
+			envHello: &helloTimeout, envAck: &ackTimeout, envTerm: &shutdownPatience, envChange: &changeTimeout, envPause: &stopPause,
 		} {
 			if d, err := time.ParseDuration(os.Getenv(name)); err == nil {
 				*limit = d

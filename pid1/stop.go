@@ -10,19 +10,21 @@ import (
 )
 
 const (
-	// stopPause is the time between two looks at runs that are being stopped, and
-	// stopMost how long they may be put off.
-	stopPause = 5 * time.Millisecond
-	stopMost  = time.Second
+	// stopMost is how long the looks at runs that are being stopped may be put off.
+	stopMost = time.Second
 	// maxOwed bounds the signals that are owed to the processes of one run.
 	maxOwed = 8
 	// payAtOnce is how many runs are paid in one turn.
 	payAtOnce = 16
 )
 
-// crowd is how many are so many that their ends are taken together. A variable so that
-// tests need not have as many.
-var crowd = 1000
+// stopPause is the time between two looks at runs that are being stopped, and crowd how
+// many of them are so many that their ends are taken together. Variables so that tests
+// can have more time and fewer runs.
+var (
+	stopPause = 5 * time.Millisecond
+	crowd     = 1000
+)
 
 // stops are the runs that are being stopped.
 //
