@@ -170,7 +170,8 @@ func (n *notifier) remove(run core.RunID) (name string, ok bool) {
 type saying struct {
 	socket *notifySocket
 	msg    sdnotify.Message
-	pid    int // of the sender
+	bad    bool // it cannot be read, and says nothing
+	pid    int  // of the sender
 	uid    uint32
 }
 
@@ -205,8 +206,10 @@ func (s *notifySocket) peek() (saying, bool) {
 		}
 		if msg, ok := sdnotify.Parse(b[:c]); ok && c <= sdnotify.MaxSize && flags&unix.MSG_TRUNC == 0 {
 			say.msg = msg
+		} else {
+			say.bad = true
 		}
-		return say, true // a bad one says nothing
+		return say, true
 	}
 }
 
@@ -287,6 +290,9 @@ func (s *server) listenTo(sock *notifySocket) {
 			break
 		}
 		if leader, ok := s.core.Leader(sock.run); ok && say.belongs(leader, sock.owner()) {
+			if say.bad {
+				s.log.Warn(fmt.Sprintf("a message to NOTIFY_SOCKET is not heard: it has more than %d bytes, or a NUL", sdnotify.MaxSize), "run", sock.run, "pid", say.pid)
+			}
 			for _, ev := range say.events() {
 				s.step(ev)
 			}
