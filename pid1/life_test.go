@@ -117,6 +117,21 @@ func TestRestartPauses(t *testing.T) {
 	}
 }
 
+func TestAnOutageBeginsWithTheLastThatGreeted(t *testing.T) {
+	k := &keeper{log: &logger{queue: make(chan record, 64)}}
+	s := &k.sup
+	s.Argv = []string{"zinit-server"}
+	for i, life := range []struct {
+		greeted    bool
+		ends, away time.Duration
+	}{{true, 5, 5}, {false, 15, 5}, {false, 25, 5}, {true, 35, 35}, {false, 45, 35}} {
+		s.Greeted, s.Ended = life.greeted, life.ends*time.Second
+		if k.restartLater(); s.AwaySince != life.away*time.Second {
+			t.Errorf("after the end of %d there is none since %v, want %v", i+1, s.AwaySince, life.away*time.Second)
+		}
+	}
+}
+
 func TestHangingSupervisorIsKilled(t *testing.T) {
 	w := start(t, setup{env: []string{envAck + "=200ms"}})
 	s := w.supervisor()

@@ -54,6 +54,7 @@ type supervisor struct {
 
 	Started   time.Duration
 	Ended     time.Duration
+	AwaySince time.Duration // the end of the last one that greeted
 	RestartAt time.Duration // the next start, 0 if none is due
 	graceEnds time.Duration // of linkGrace
 	Ever      bool          // one has been executed
@@ -154,6 +155,10 @@ func (k *keeper) restartLater() {
 	if s.Ended-s.Started >= goodLife {
 		s.Row = 0
 	}
+	if s.Greeted || s.AwaySince == 0 {
+		s.AwaySince = s.Ended
+	}
+	s.Greeted = false
 	pause := time.Duration(0)
 	if s.Row > 0 {
 		pause = min(restartMin<<min(s.Row-1, 16), restartMax)
@@ -201,7 +206,7 @@ func (k *keeper) introduce() {
 		Restarts: s.Restarts, LastEnd: s.LastEnd,
 	}
 	if s.Restarts > 0 {
-		hello.Down = int64(monotonic() - s.Ended)
+		hello.Down = int64(monotonic() - s.AwaySince)
 	}
 	k.post(ipc.KindHello, hello)
 	for _, r := range k.table.runs {
