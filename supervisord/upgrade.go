@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -99,23 +98,24 @@ func runCompat(ctx context.Context, program string) (compat, error) {
 	case ctx.Err() != nil:
 		return compat{}, fmt.Errorf("%s did not say within %s what it can take over", path, compatPatience)
 	case errors.As(err, &exit):
-		text, _, _ := strings.Cut(strings.TrimSpace(words.String()), "\n")
+		text, _, _ := strings.Cut(strings.TrimSpace(string(words)), "\n")
 		return compat{}, fmt.Errorf("%s cannot say what it can take over: %v %s", path, err, text)
 	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
 		return compat{}, explainProgram(path, err)
 	}
 	var c compat
-	if err := json.Unmarshal(out.Bytes(), &c); err != nil || c.Version == "" {
-		return compat{}, fmt.Errorf("%s is no zinit-server that says what it can take over: its answer to --compat is %q", path, shorten(out.Bytes()))
+	if err := json.Unmarshal(out, &c); err != nil || c.Version == "" {
+		return compat{}, fmt.Errorf("%s is no zinit-server that says what it can take over: its answer to --compat is %q", path, shorten(out))
 	}
 	return c, nil
 }
 
-// limited keeps the beginning of what is written to it.
-type limited struct{ bytes.Buffer }
+// limited keeps the beginning of what is written to it. It is no bytes.Buffer, whose
+// ReadFrom would take all.
+type limited []byte
 
 func (l *limited) Write(b []byte) (int, error) {
-	l.Buffer.Write(b[:min(len(b), maxCompat-l.Len())])
+	*l = append(*l, b[:min(len(b), maxCompat-len(*l))]...)
 	return len(b), nil
 }
 
