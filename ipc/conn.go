@@ -99,7 +99,7 @@ func newConn(fd int) (*Conn, error) {
 // Pair returns the two ends of a new socket pair, both close-on-exec: one as
 // a link, the other as a descriptor for a child.
 func Pair() (*Conn, int, error) {
-	p, err := socketPair()
+	p, err := SocketPair()
 	if err != nil {
 		return nil, -1, fmt.Errorf("cannot make a socket pair: %w", err)
 	}

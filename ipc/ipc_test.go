@@ -50,7 +50,7 @@ func TestFramesAndDescriptorsArriveTogether(t *testing.T) {
 	go func() {
 		for i := range frames {
 			var p [2]int
-			if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			if err := unix.Pipe(p[:]); err != nil {
 				t.Error(err)
 				return
 			}

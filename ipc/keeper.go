@@ -1,6 +1,9 @@
 package ipc
 
-import "fmt"
+import (
+	"fmt"
+	"runtime"
+)
 
 // The link between pid1, which keeps all processes, and supervisord, which
 // decides about them. pid1 opens it with KeeperHello, one Run message for each
@@ -207,13 +210,14 @@ const (
 
 // HaltOf says how a signal to PID 1 of a machine ends it, if it does.
 func HaltOf(signal int) (action HaltAction, ends bool) {
-	const rtmin = 34 // SIGRTMIN of programs, which the C library has moved
-	switch signal {
-	case 15, 30, rtmin + 4: // SIGTERM, SIGPWR
+	const rtmin = 34                 // SIGRTMIN of programs, which the C library has moved
+	linux := runtime.GOOS == "linux" // elsewhere 30 is SIGUSR1, and nothing is real-time
+	switch {
+	case signal == 15, linux && (signal == 30 || signal == rtmin+4): // SIGTERM, SIGPWR
 		return HaltPoweroff, true
-	case 2, rtmin + 5: // SIGINT, which is also Ctrl-Alt-Del
+	case signal == 2, linux && signal == rtmin+5: // SIGINT, which is also Ctrl-Alt-Del
 		return HaltReboot, true
-	case rtmin + 3:
+	case linux && signal == rtmin+3:
 		return HaltSystem, true
 	}
 	return "", false

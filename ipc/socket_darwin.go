@@ -23,7 +23,8 @@ func streamSocket() (fd int, err error) {
 	return fd, err
 }
 
-func socketPair() (fds [2]int, err error) {
+// SocketPair returns the ends of a new pair of Unix stream sockets.
+func SocketPair() (fds [2]int, err error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	if fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0); err == nil {

@@ -13,7 +13,8 @@ func streamSocket() (fd int, err error) {
 	return unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 }
 
-func socketPair() (fds [2]int, err error) {
+// SocketPair returns the ends of a new pair of Unix stream sockets.
+func SocketPair() (fds [2]int, err error) {
 	return unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 }
 

@@ -13,7 +13,7 @@ var began, zero = begin()
 func begin() (time.Time, time.Duration) {
 	var ts unix.Timespec
 	now := time.Now()
-	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail: clock_gettime(2)
+	unix.ClockGettime(source, &ts) // cannot fail: clock_gettime(2)
 	return now, time.Duration(ts.Nano())
 }
 
