@@ -30,6 +30,9 @@ func openCgroup(sp *ipc.Spawn) (fd int, fail *ipc.SpawnFailed) {
 	return fd, nil
 }
 
+// checks are what a run has to pass before anything is made for it.
+type checks struct{ freezer }
+
 // freezer tells whether the cgroup is frozen in which those of all runs are.
 // Whoever is cloned into a frozen one stops before execve, and the Go runtime
 // with it. The cgroup of a run is too young to be frozen by itself, and if one
@@ -118,20 +121,20 @@ func killCgroup(cgroup string) {
 	}
 }
 
-// cgroupWatch tells of cgroups whose leader has ended when they may have become
+// emptyWatch tells of cgroups whose leader has ended when they may have become
 // empty. It belongs to the keeper but for its goroutine, which only reads.
-type cgroupWatch struct {
+type emptyWatch struct {
 	fd      int // of inotify(7), -1 until it is needed
 	runs    map[int]*run
 	changes chan []int
 }
 
-func newCgroupWatch() *cgroupWatch {
-	return &cgroupWatch{fd: -1, runs: map[int]*run{}, changes: make(chan []int)}
+func newEmptyWatch() *emptyWatch {
+	return &emptyWatch{fd: -1, runs: map[int]*run{}, changes: make(chan []int)}
 }
 
 // read hands on which watches have something to tell.
-func (w *cgroupWatch) read(f *os.File) {
+func (w *emptyWatch) read(f *os.File) {
 	b := make([]byte, 4096)
 	for {
 		n, err := f.Read(b)
@@ -162,7 +165,7 @@ func (k *keeper) inCgroup(r *run) bool {
 	if !populated(r.Cgroup) {
 		return false
 	}
-	w := k.cgroups
+	w := k.empties
 	if w.fd < 0 {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err != nil {
@@ -185,17 +188,17 @@ func (k *keeper) inCgroup(r *run) bool {
 
 func (k *keeper) unwatch(r *run) {
 	if r.watch != 0 {
-		unix.InotifyRmWatch(k.cgroups.fd, uint32(r.watch))
-		delete(k.cgroups.runs, r.watch)
+		unix.InotifyRmWatch(k.empties.fd, uint32(r.watch))
+		delete(k.empties.runs, r.watch)
 		r.watch = 0
 	}
 }
 
-// cgroupsChanged looks at runs whose cgroup may have become empty.
-func (k *keeper) cgroupsChanged(wds []int) {
+// mayBeEmpty looks at runs whose cgroup may have become empty.
+func (k *keeper) mayBeEmpty(wds []int) {
 	k.kids = nil
 	for _, wd := range wds {
-		if r := k.cgroups.runs[wd]; r != nil && !populated(r.Cgroup) {
+		if r := k.empties.runs[wd]; r != nil && !populated(r.Cgroup) {
 			k.unwatch(r)
 			k.recheck(r)
 		}

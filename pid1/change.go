@@ -8,16 +8,13 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
 
-	"github.com/threefoldtech/zinit/common/threads"
 	"github.com/threefoldtech/zinit/common/version"
 	"github.com/threefoldtech/zinit/ipc"
 )
@@ -141,22 +138,18 @@ func (l *launcher) ask(program string, state []byte) error {
 		return err
 	}
 	defer r.Close()
-	pidfd := -1
 	attr := &syscall.ProcAttr{
 		Files: []uintptr{uintptr(memory), w.Fd(), w.Fd()}, Env: os.Environ(),
-		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+		Sys: &syscall.SysProcAttr{Setsid: true},
 	}
 	l.forks <- struct{}{}
-	_, err = forkExec(program, []string{program, compatFlag}, attr, childSlack)
+	kill, err := forkStranger(program, []string{program, compatFlag}, attr)
 	<-l.forks
 	w.Close()
 	if err != nil {
 		return fmt.Errorf("cannot execute it: %w", err)
 	}
-	defer unix.Close(pidfd)
-	// It is reaped like any child that is nobody's, so its pid means nothing
-	// here: it is killed by its descriptor.
-	defer unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	defer kill()
 	r.SetReadDeadline(time.Now().Add(changeTimeout))
 	var answer []byte
 	for b := make([]byte, 1024); len(answer) < len(b); {
@@ -199,11 +192,7 @@ func programPath() string {
 	if path := os.Args[0]; filepath.IsAbs(path) && unix.Access(path, unix.X_OK) == nil {
 		return path
 	}
-	path, err := os.Readlink(selfExe)
-	if err != nil {
-		return selfExe
-	}
-	return strings.TrimSuffix(path, " (deleted)")
+	return runningFile()
 }
 
 // answered takes the answer of the program on disk.
@@ -332,7 +321,7 @@ func (k *keeper) execute() error {
 	if k.sigs.waiting() {
 		return nil
 	}
-	return execSelf(k.change.program, env)
+	return execSelf(k.change.program, env, k.sigs)
 }
 
 // rest puts the link to rest, and handles what was read of it. It says whether
@@ -363,38 +352,6 @@ func inherit(fds []int, yes bool) error {
 		}
 	}
 	return nil
-}
-
-// execSelf executes a program in place of this one. It returns only if that
-// fails. The ends of children the new program finds by itself. Other signals
-// wait for it unless another thread of this one still takes them; but some the Go
-// runtime lets through before it has a handler for them, so the best that can be
-// done is to see that they do not kill.
-func execSelf(path string, env []string) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var all, old unix.Sigset_t
-	for i := range all.Val {
-		all.Val[i]--
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
-		return err
-	}
-	defer unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
-	for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGTERM, unix.SIGPROF} {
-		was := setAction(int(sig), &sigaction{handler: sigIgn})
-		defer setAction(int(sig), &was)
-	}
-	defer threads.SetSlack(threads.SetSlack(childSlack)) // by which the next one knows it
-	var files unix.Rlimit
-	lerr := unix.Getrlimit(unix.RLIMIT_NOFILE, &files)
-	err := syscall.Exec(path, os.Args, env)
-	if lerr == nil {
-		// Exec has put the soft limit back to what it was before the runtime
-		// raised it, and for that it is needed no more.
-		unix.Prlimit(0, unix.RLIMIT_NOFILE, &files, nil)
-	}
-	return fmt.Errorf("cannot execute it: %w", err)
 }
 
 // inherited is the state of the program that this process was before, nil if it

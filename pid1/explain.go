@@ -42,7 +42,7 @@ func explain(sp *ipc.Spawn, f failure) *ipc.SpawnFailed {
 			m.Message = fmt.Sprintf("cannot become user %d, group %d: %v", sp.Cred.UID, sp.Cred.GID, f.errno)
 		}
 		if f.errno == unix.EPERM {
-			m.Message += " (zinit-pid1 needs to be root, or CAP_SETUID and CAP_SETGID)"
+			m.Message += " (zinit-pid1 needs to be " + mayBecome + ")"
 		}
 	default:
 		m.Message = fmt.Sprintf("cannot set %s: %v", f.stage, f.errno)
@@ -53,9 +53,11 @@ func explain(sp *ipc.Spawn, f failure) *ipc.SpawnFailed {
 func forkHint(e syscall.Errno) string {
 	switch e {
 	case unix.EAGAIN:
-		return " (a limit on processes is reached: pids.max of the cgroup, ulimit -u, /proc/sys/kernel/pid_max or threads-max)"
+		return " (a limit on processes is reached: " + processLimits + ")"
 	case unix.ENOMEM:
 		return " (memory is short, or the pid namespace has ended)"
+	case unix.ENOENT:
+		return " (" + programGone + ")"
 	case unix.EMFILE, unix.ENFILE:
 		return " (look at the limit on open files, ulimit -n)"
 	}
@@ -102,6 +104,9 @@ func explainExec(sp *ipc.Spawn, f failure) string {
 		}
 		return what + f.errno.Error() + asUser(sp, f.errno)
 	case unix.ENOEXEC:
+		if runtime.GOOS == "darwin" && elf(head) != nil {
+			return what + "exec format error: it is built for another system (ELF)"
+		}
 		if m := elfMachine(head); m != "" {
 			return what + fmt.Sprintf("exec format error: it is built for %s, this machine is %s", m, runtime.GOARCH)
 		}

@@ -80,7 +80,7 @@ func fakeSupervisor() {
 	unix.Close(keeperFd)
 	b := make([]byte, 1)
 	if _, err := uc.Read(b); err != nil {
-		unix.Pause()
+		unix.Poll(nil, -1)
 	}
 	// Not os.Exit, in which the race detector waits for a second.
 	syscall.Exit(int(b[0]))
@@ -88,7 +88,7 @@ func fakeSupervisor() {
 
 // beginSupervisor starts a supervisor and becomes pid1, as zinit-server does.
 func beginSupervisor() {
-	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	p, err := ipc.SocketPair()
 	if err != nil {
 		os.Exit(5)
 	}
@@ -208,17 +208,6 @@ func self(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return exe
-}
-
-// wait returns the exit code of pid1.
-func (w *world) wait() int {
-	w.t.Helper()
-	select {
-	case <-w.exited:
-	case <-time.After(patience):
-		w.t.Fatal("pid1 did not exit")
-	}
-	return w.cmd.ProcessState.ExitCode()
 }
 
 // gate is a named pipe at which runs wait, by reading a line. The test holds it
@@ -356,12 +345,6 @@ func (s *super) kill() {
 	s.drop()
 }
 
-// exit ends this supervisor with a code.
-func (s *super) exit(code byte) {
-	s.ctl.Write([]byte{code})
-	s.drop()
-}
-
 func (s *super) send(kind ipc.Kind, body any, fds ...int) {
 	s.w.t.Helper()
 	if err := s.conn.Send(kind, body, fds...); err != nil {
@@ -388,21 +371,6 @@ func (s *super) next() ipc.Frame {
 		s.w.t.Fatal("pid1 said nothing more")
 	}
 	panic("not reached")
-}
-
-// closed waits until pid1 ends the link.
-func (s *super) closed() {
-	s.w.t.Helper()
-	for {
-		select {
-		case _, ok := <-s.in:
-			if !ok {
-				return
-			}
-		case <-time.After(patience):
-			s.w.t.Fatal("pid1 did not close the link")
-		}
-	}
 }
 
 // await returns the next message of a kind that fits, and keeps the others in
@@ -456,12 +424,6 @@ func (s *super) emptied(id ipc.RunID) {
 	s.w.t.Helper()
 	m, _ := await(s, ipc.KindEmptied, func(m ipc.Emptied) bool { return m.Run == id })
 	s.send(ipc.KindAck, ipc.Ack{Seq: m.Seq})
-}
-
-func (s *super) requested(sig syscall.Signal) ipc.Requested {
-	s.w.t.Helper()
-	m, _ := await(s, ipc.KindRequested, func(m ipc.Requested) bool { return m.Signal == int(sig) })
-	return m
 }
 
 // sync waits until pid1 has handled everything sent so far.
@@ -536,13 +498,13 @@ func readAll(t *testing.T, fd int) string {
 	}
 }
 
-// procStatus reads fields of /proc/PID/status from its text.
-func procStatus(text string) map[string]string {
-	m := map[string]string{}
-	for _, l := range strings.Split(text, "\n") {
-		if k, v, ok := strings.Cut(l, ":"); ok {
-			m[k] = strings.TrimSpace(v)
+// waitUntil looks again and again for something that no event tells of.
+func waitUntil(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("still waiting for: %s", what)
 		}
+		time.Sleep(time.Millisecond)
 	}
-	return m
 }

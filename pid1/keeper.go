@@ -52,7 +52,7 @@ type keeper struct {
 	children *childWatch
 	launcher *launcher
 	inbound  chan inbound
-	cgroups  *cgroupWatch
+	empties  *emptyWatch
 	null     int
 
 	// forking counts the jobs under way whose child is not known yet, and
@@ -85,7 +85,7 @@ type inbound struct {
 func newKeeper(opt options, log *logger, sigs *signalSet) *keeper {
 	k := &keeper{
 		opt: opt, log: log, pid: unix.Getpid(),
-		table: newTable(), stops: stops{owing: map[ipc.RunID]*run{}}, store: fdStore{}, cgroups: newCgroupWatch(),
+		table: newTable(), stops: stops{owing: map[ipc.RunID]*run{}}, store: fdStore{}, empties: newEmptyWatch(),
 		sigs: sigs, children: newChildWatch(), inbound: make(chan inbound, 64),
 		null: openNull(), shell: emergencyShell{Shown: map[string]bool{}},
 	}
@@ -101,8 +101,8 @@ func openNull() int {
 	if fd, err := open("/dev/null", unix.O_RDWR); err == nil {
 		return fd
 	}
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+	p, err := makePipe()
+	if err != nil {
 		return -1
 	}
 	unix.Close(p[1])
@@ -137,8 +137,8 @@ func (k *keeper) turn(timer *time.Timer) {
 		k.received(m)
 	case o := <-k.launcher.outcomes:
 		k.launched(o)
-	case wds := <-k.cgroups.changes:
-		k.cgroupsChanged(wds)
+	case wds := <-k.empties.changes:
+		k.mayBeEmpty(wds)
 	case err := <-k.launcher.answers:
 		k.answered(err)
 	case <-timer.C:

@@ -95,7 +95,7 @@ type launcher struct {
 	forks    chan struct{}
 	outcomes chan outcome
 	answers  chan error // of the program on disk
-	freezer  freezer    // the keeper's
+	checks   checks     // the keeper's
 	log      *logger
 }
 
@@ -117,7 +117,7 @@ func newLauncher(log *logger, old []int) *launcher {
 
 // begin has a job run, and an outcome told. It belongs to the keeper.
 func (l *launcher) begin(j *job) {
-	if fail := l.freezer.check(&j.Spawn); fail != nil {
+	if fail := l.checks.check(&j.Spawn); fail != nil {
 		l.fail(j, fail)
 		return
 	}
@@ -258,8 +258,8 @@ func newJob(sp ipc.Spawn, store fdStore, null int) (j *job, err error) {
 func (j *job) makePipes() error {
 	most := fdlimit.Pipes()
 	for _, p := range j.Spawn.Pipes {
-		var ends [2]int
-		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		ends, err := pipeFor(p.Fd)
+		if err != nil {
 			return err
 		}
 		j.give(p.Fd, ends[1])
@@ -337,7 +337,7 @@ func preflight(j *job) (path string, local bool, fail *ipc.SpawnFailed) {
 	sp := &j.Spawn
 	dir, local := unix.AT_FDCWD, true
 	if sp.Dir != "" {
-		fd, err := open(sp.Dir, unix.O_PATH|unix.O_DIRECTORY)
+		fd, err := open(sp.Dir, lookOnly|unix.O_DIRECTORY)
 		if err != nil && err != unix.EACCES {
 			return "", false, explain(sp, failure{ipc.StageDir, errno(err), sp.Dir})
 		}
@@ -356,7 +356,7 @@ func preflight(j *job) (path string, local bool, fail *ipc.SpawnFailed) {
 			return "", false, explain(sp, failure{ipc.StageExec, e, path})
 		}
 	}
-	fd, err := unix.Openat(dir, path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(dir, path, lookOnly|unix.O_CLOEXEC, 0)
 	switch {
 	case err == unix.EACCES:
 		return path, false, nil
@@ -366,29 +366,6 @@ func preflight(j *job) (path string, local bool, fail *ipc.SpawnFailed) {
 	defer unix.Close(fd)
 	return path, local && onLocalFS(fd), nil
 }
-
-// onLocalFS says whether a file is on a file system that answers by itself.
-// What is not known to do so goes through the helper, which is only slower.
-func onLocalFS(fd int) bool {
-	var st unix.Statfs_t
-	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
-		return false
-	}
-	switch uint32(st.Type) {
-	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC,
-		unix.TMPFS_MAGIC, unix.RAMFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC, unix.SQUASHFS_MAGIC,
-		unix.EROFS_SUPER_MAGIC_V1, unix.ISOFS_SUPER_MAGIC, unix.MSDOS_SUPER_MAGIC, unix.PROC_SUPER_MAGIC,
-		unix.SYSFS_MAGIC, zfsMagic, bcachefsMagic:
-		return true
-	}
-	return false
-}
-
-// File systems that linux/magic.h does not list; their own sources do.
-const (
-	zfsMagic      = 0x2fc12fc1
-	bcachefsMagic = 0xca451a4e
-)
 
 // lookPath finds a program in a search path whose relative elements start at
 // dir, as execvp(3) does.

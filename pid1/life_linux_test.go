@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -480,17 +481,6 @@ func TestOrphansAreReaped(t *testing.T) {
 	}
 }
 
-// waitUntil looks again and again for something that no event tells of.
-func waitUntil(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); {
-		if time.Now().After(end) {
-			t.Fatalf("still waiting for: %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 func TestPid1InANamespace(t *testing.T) {
 	args := []string{"unshare", "--pid", "--fork", "--mount-proc"}
 	if os.Getuid() != 0 {
@@ -586,4 +576,53 @@ func TestOrdinaryUser(t *testing.T) {
 	if unix.Kill(pid, 0) != unix.ESRCH {
 		t.Error("a process is left")
 	}
+}
+
+// wait returns the exit code of pid1.
+func (w *world) wait() int {
+	w.t.Helper()
+	select {
+	case <-w.exited:
+	case <-time.After(patience):
+		w.t.Fatal("pid1 did not exit")
+	}
+	return w.cmd.ProcessState.ExitCode()
+}
+
+// exit ends this supervisor with a code.
+func (s *super) exit(code byte) {
+	s.ctl.Write([]byte{code})
+	s.drop()
+}
+
+// closed waits until pid1 ends the link.
+func (s *super) closed() {
+	s.w.t.Helper()
+	for {
+		select {
+		case _, ok := <-s.in:
+			if !ok {
+				return
+			}
+		case <-time.After(patience):
+			s.w.t.Fatal("pid1 did not close the link")
+		}
+	}
+}
+
+func (s *super) requested(sig syscall.Signal) ipc.Requested {
+	s.w.t.Helper()
+	m, _ := await(s, ipc.KindRequested, func(m ipc.Requested) bool { return m.Signal == int(sig) })
+	return m
+}
+
+// procStatus reads fields of /proc/PID/status from its text.
+func procStatus(text string) map[string]string {
+	m := map[string]string{}
+	for _, l := range strings.Split(text, "\n") {
+		if k, v, ok := strings.Cut(l, ":"); ok {
+			m[k] = strings.TrimSpace(v)
+		}
+	}
+	return m
 }

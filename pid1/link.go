@@ -429,11 +429,9 @@ func (k *keeper) dueSupervisor(now time.Duration, at func(time.Duration) bool) {
 // else what PATH has. It asks /proc and not the package os, which asks as the
 // program starts: an init has no /proc by then.
 func findServer() string {
-	if exe, err := os.Readlink(selfExe); err == nil {
-		beside := filepath.Join(filepath.Dir(exe), serverName)
-		if unix.Access(beside, unix.X_OK) == nil {
-			return beside
-		}
+	beside := filepath.Join(filepath.Dir(runningFile()), serverName)
+	if unix.Access(beside, unix.X_OK) == nil {
+		return beside
 	}
 	return serverName
 }

@@ -15,14 +15,11 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/threefoldtech/zinit/common/memory"
 	"github.com/threefoldtech/zinit/common/threads"
@@ -107,9 +104,7 @@ func main() {
 		log.warn(opt.note)
 	}
 	if os.Getpid() != 1 {
-		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-			log.warn("cannot become a subreaper: processes that services leave behind go to init", "error", err)
-		}
+		adoptOrphans(log)
 	}
 	k := newKeeper(opt, log, sigs)
 	k.sup.Argv = opt.server
@@ -180,7 +175,7 @@ func parse(args []string, pid int, getenv func(string) string, exists func(strin
 	opt.mode = ipc.ModeContainer
 	switch {
 	case pid != 1:
-		opt.note = fmt.Sprintf("zinit-pid1 is not PID 1 (it is %d): it becomes a subreaper and behaves as in a container", pid)
+		opt.note = fmt.Sprintf("zinit-pid1 is not PID 1 (it is %d): %s", pid, asChild)
 	case container || vm:
 		if !container {
 			opt.mode = ipc.ModeVM
@@ -203,25 +198,4 @@ func parse(args []string, pid int, getenv func(string) string, exists func(strin
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// closeOnExecAll keeps descriptors that pid1 has inherited from its children.
-func closeOnExecAll() {
-	if unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) == nil {
-		return
-	}
-	// Before Linux 5.11.
-	entries, err := os.ReadDir("/proc/self/fd")
-	for _, e := range entries {
-		for _, fd := range numbers([]byte(e.Name())) {
-			if fd > 2 {
-				unix.CloseOnExec(fd)
-			}
-		}
-	}
-	if err != nil {
-		for fd := 3; fd < maxChildFd; fd++ {
-			unix.CloseOnExec(fd)
-		}
-	}
 }

@@ -50,7 +50,7 @@ func FuzzOrders(f *testing.F) {
 		before := openFds(t)
 		k := &keeper{
 			log: &logger{queue: make(chan record, 64)}, pid: unix.Getpid(),
-			table: newTable(), store: fdStore{}, cgroups: newCgroupWatch(), null: -1,
+			table: newTable(), store: fdStore{}, empties: newEmptyWatch(), null: -1,
 			forking: atOnce, // so that jobs stay where they are
 		}
 		k.sup.Greeted, k.sup.told = true, true
@@ -130,7 +130,7 @@ func (k *keeper) comesOut(choice byte) {
 // openFds counts the descriptors of this process.
 func openFds(t *testing.T) int {
 	t.Helper()
-	fds, err := os.ReadDir("/proc/self/fd")
+	fds, err := os.ReadDir("/dev/fd")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -197,10 +197,11 @@ func TestUnknownMessagesDoNoHarm(t *testing.T) {
 func TestStoreOutlivesTheSupervisor(t *testing.T) {
 	w := start(t, setup{})
 	s := w.supervisor()
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+	p, err := makePipe()
+	if err != nil {
 		t.Fatal(err)
 	}
+	unix.SetNonblock(p[0], true)
 	s.send(ipc.KindStore, ipc.Store{Name: "mine"}, p[0])
 	s.send(ipc.KindStore, ipc.Store{Name: "dropped"}, p[0])
 	s.send(ipc.KindDrop, ipc.Drop{Name: "dropped"})

@@ -5,7 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -86,12 +85,10 @@ func (w *childWatch) loop() {
 // reapStranger waits for the end of a child and reaps it, unless it is the keeper's
 // or there is none.
 func (w *childWatch) reapStranger() bool {
-	var info unix.Siginfo
-	err := retry(func() error { return unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOWAIT, nil) })
+	pid, err := endedChild()
 	if err != nil {
 		return false
 	}
-	pid := int((*siginfoChild)(unsafe.Pointer(&info)).pid)
 	w.mu.Lock()
 	known := w.known[pid]
 	w.mu.Unlock()
@@ -100,52 +97,6 @@ func (w *childWatch) reapStranger() bool {
 	}
 	reapChild(pid)
 	return true
-}
-
-// siginfoChild is the beginning of the kernel's siginfo_t for a child, on
-// 64-bit Linux (sigaction(2)).
-type siginfoChild struct {
-	signo, errno, code, _ int32
-	pid, uid, status      int32
-}
-
-// peekChild returns a child that has ended, which stays a zombie, so that its
-// pid and its group are not given to anybody else. more is false where none
-// has ended; children says whether there are any at all. __WALL is never
-// passed: the Go runtime waits for a probe child of its own.
-func peekChild() (end childEnd, more, children bool) {
-	var info unix.Siginfo
-	var usage unix.Rusage
-	err := retry(func() error {
-		return unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, &usage)
-	})
-	if err != nil {
-		return end, false, err != unix.ECHILD
-	}
-	c := (*siginfoChild)(unsafe.Pointer(&info))
-	if c.pid == 0 {
-		return end, false, true
-	}
-	end = childEnd{
-		pid:    int(c.pid),
-		cpu:    usage.Utime.Nano() + usage.Stime.Nano(),
-		maxRSS: usage.Maxrss << 10,
-		at:     monotonic(),
-	}
-	const cldExited, cldDumped = 1, 3 // si_code, sigaction(2)
-	if c.code == cldExited {
-		end.code = int(c.status)
-	} else {
-		end.signal, end.core = int(c.status), c.code == cldDumped
-	}
-	return end, true, true
-}
-
-// reapChild ends the life of a zombie.
-func reapChild(pid int) {
-	retry(func() error {
-		return unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG, nil)
-	})
 }
 
 // retry repeats a system call that a signal has interrupted.
@@ -254,27 +205,12 @@ func (k *keeper) recheck(r *run) {
 	k.becomeEmpty(r)
 }
 
-// anyLeft says whether a process of a run is left whose leader has been
-// reaped.
-func (k *keeper) anyLeft(r *run) bool {
-	if k.inCgroup(r) {
-		return true
-	}
-	for _, g := range r.Groups {
-		// EPERM means that there is somebody.
-		if unix.Kill(-g, 0) != unix.ESRCH {
-			return true
-		}
-	}
-	return r.Cgroup == "" && len(k.strays(r)) > 0
-}
-
 // strays are the children of ours that belong to a session of that run, and
 // are the leader of none: what its processes left behind.
 func (k *keeper) strays(r *run) []int {
 	if k.kids == nil {
 		k.kids = map[int][]int{}
-		for _, pid := range children(k.pid) {
+		for _, pid := range mayBeLeft(k.pid) {
 			if k.table.pids[pid] != nil || pid == k.sup.Pid {
 				continue
 			}

@@ -3,7 +3,6 @@ package main
 import (
 	"io"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
 
-	"github.com/threefoldtech/zinit/common/terminal"
 	"github.com/threefoldtech/zinit/common/threads"
 )
 
@@ -35,24 +33,16 @@ func forkDirect(j *job, path string, files []int, cgroup int) (pid int, err erro
 // childSlack is the timer slack that pid1 was started with.
 var childSlack time.Duration
 
-// forkExec forks with an empty signal mask and that timer slack: the child gets
-// those of the thread that forks, which has the mask that pid1 was started with.
-func forkExec(path string, argv []string, attr *syscall.ProcAttr, slack time.Duration) (pid int, err error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	defer threads.SetSlack(threads.SetSlack(slack))
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil); err != nil {
-		return 0, err
-	}
-	return syscall.ForkExec(path, argv, attr)
-}
-
 // forkHelper starts the exec helper, which turns into the program. What it is
 // to do is in a memory file, which holds what a pipe may not; what goes wrong
 // comes back on the pipe status, which closes when it executes.
 func forkHelper(j *job, path string, cgroup int) (pid, status int, err error) {
 	if j.Spawn.CgroupLast {
 		cgroup = -1
+	}
+	self, err := ownProgram()
+	if err != nil {
+		return 0, -1, err
 	}
 	spec, err := msgpack.Marshal(&helperSpec{Path: path, Spawn: j.Spawn})
 	if err != nil {
@@ -63,8 +53,8 @@ func forkHelper(j *job, path string, cgroup int) (pid, status int, err error) {
 		return 0, -1, err
 	}
 	defer unix.Close(memory)
-	var ends [2]int
-	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+	ends, err := makePipe()
+	if err != nil {
 		return 0, -1, err
 	}
 	defer unix.Close(ends[1])
@@ -73,29 +63,12 @@ func forkHelper(j *job, path string, cgroup int) (pid, status int, err error) {
 	attr.Files = append(attr.Files, uintptr(memory), uintptr(ends[1]))
 	// The helper lives for a millisecond: no collector, no second processor.
 	attr.Env = []string{"GOGC=off", "GOMAXPROCS=1"}
-	pid, err = forkExec(selfExe, []string{helperName, strconv.Itoa(n)}, attr, childSlack)
+	pid, err = forkExec(self, []string{helperName, strconv.Itoa(n)}, attr, childSlack)
 	if err != nil {
 		unix.Close(ends[0])
 		return 0, -1, err
 	}
 	return pid, ends[0], nil
-}
-
-// memoryFile returns a file in memory, close-on-exec and at its beginning.
-func memoryFile(name string, data []byte) (fd int, err error) {
-	fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC)
-	if err != nil {
-		return -1, err
-	}
-	for off := 0; off < len(data); {
-		n, err := unix.Pwrite(fd, data[off:], int64(off))
-		if err != nil && err != unix.EINTR {
-			unix.Close(fd)
-			return -1, err
-		}
-		off += max(n, 0)
-	}
-	return fd, nil
 }
 
 // readMemoryFile reads what another process has written into a file in memory.
@@ -136,26 +109,9 @@ func procAttr(j *job, files []int, cgroup int) *syscall.ProcAttr {
 		attr.Sys.Setsid = true
 	}
 	if cgroup >= 0 {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, cgroup
+		intoCgroup(attr.Sys, cgroup)
 	}
 	return attr
-}
-
-// ownTerminal says whether stdin is the controlling terminal of pid1.
-func ownTerminal() bool {
-	sid, err := unix.IoctlGetInt(0, unix.TIOCGSID)
-	own, err2 := unix.Getsid(0)
-	return err == nil && err2 == nil && sid == own
-}
-
-// freeTerminal says whether stdin is a terminal that controls no session, as
-// the console of an init is.
-func freeTerminal() bool {
-	if !terminal.Is(0) {
-		return false
-	}
-	_, err := unix.IoctlGetInt(0, unix.TIOCGSID)
-	return err == unix.ENOTTY
 }
 
 // ownIdentity says whether this is who pid1 is already, so that nothing has to
@@ -169,7 +125,7 @@ func ownIdentity(uid, gid uint32, groups []uint32) bool {
 		return false
 	}
 	for _, g := range groups {
-		if int(g) != int(gid) && !slices.Contains(own, int(g)) {
+		if int(g) != int(gid) && len(groups) <= maxGroups && !slices.Contains(own, int(g)) {
 			return false
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -70,16 +69,15 @@ func (k *keeper) nameLeft() bool {
 		if st.sid == pid {
 			escape = "it made a session of its own (setsid)"
 		}
-		command, _ := readSmall(fmt.Sprintf("/proc/%d/cmdline", pid))
-		environ, _ := readSmall(fmt.Sprintf("/proc/%d/environ", pid))
+		command, environ := commandOf(pid)
 		service := "unknown"
-		for v := range strings.SplitSeq(string(environ), "\x00") {
+		for _, v := range environ {
 			if name, ok := strings.CutPrefix(v, "ZINIT_SERVICE="); ok {
 				service = name
 			}
 		}
 		k.log.warn("a process has outlived its service: ending it", "service", service, "pid", pid,
-			"command", trimmed(strings.ReplaceAll(string(command), "\x00", " "), 256), "escape", escape)
+			"command", trimmed(strings.Join(command, " "), 256), "escape", escape)
 	}
 	return len(left) > 0 || len(k.table.pids) > 0
 }
@@ -139,41 +137,4 @@ func (k *keeper) signalLeft(sigs ...unix.Signal) {
 func (k *keeper) ledBy(pgid int) bool {
 	r := k.table.pids[pgid]
 	return r != nil && slices.Contains(r.Groups, pgid)
-}
-
-// drainConsole waits a moment until a serial line has sent what was written to
-// it, as tcdrain(3) does: the last words would be lost with the machine.
-func drainConsole() {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		unix.IoctlSetInt(2, unix.TCSBRK, 1)
-	}()
-	select {
-	case <-done:
-	case <-time.After(time.Second):
-	}
-}
-
-// exit ends pid1, or the system in a VM. There it returns only if the kernel
-// refuses, and pid1 goes on as the parent of whatever there is.
-func (k *keeper) exit() {
-	if k.opt.mode != ipc.ModeVM || k.pid != 1 {
-		k.log.flush()
-		os.Exit(k.end.code)
-	}
-	finish(k.log)
-	how := unix.LINUX_REBOOT_CMD_POWER_OFF
-	switch k.end.action {
-	case ipc.HaltReboot:
-		how = unix.LINUX_REBOOT_CMD_RESTART
-	case ipc.HaltSystem:
-		how = unix.LINUX_REBOOT_CMD_HALT
-	}
-	k.log.flush()
-	drainConsole()
-	err := unix.Reboot(how)
-	k.log.error("the system cannot be ended", "action", string(k.end.action), "error", err)
-	k.end.killAt = 0
-	k.childless = false
 }
