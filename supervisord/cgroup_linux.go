@@ -56,6 +56,19 @@ const leafName = "supervisor"
 // killed has left.
 const orphanGrace = 5 * time.Second
 
+// openCgroups makes or finds the cgroups of services.
+func (s *server) openCgroups() (*cgroups, error) {
+	site, err := findCgroup()
+	if err != nil {
+		return nil, err
+	}
+	known := map[core.RunID]bool{}
+	for _, r := range s.keeper.runs {
+		known[core.RunID(r.Run)] = true
+	}
+	return openCgroups(site, s.paths.RuntimeDir, known, []int{s.keeper.hello.Pid, os.Getpid()}, s.log)
+}
+
 // openCgroups makes zinit's part of the tree, or finds it again. What is there
 // of runs that pid1 does not know is ended and removed. pids are zinit's own
 // processes.

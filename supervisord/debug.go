@@ -4,8 +4,6 @@ import (
 	"context"
 	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/threefoldtech/zinit/ipc"
@@ -149,20 +147,4 @@ func (f *forest) tree(pid, depth int) ipc.Process {
 		p.Children = append(p.Children, f.tree(child, depth+1))
 	}
 	return p
-}
-
-// commandOf is the command line of a process, or its name in brackets where it
-// has none, as of a zombie.
-func commandOf(pid int) string {
-	dir := "/proc/" + strconv.Itoa(pid)
-	b, _ := os.ReadFile(dir + "/cmdline")
-	text := strings.TrimSpace(strings.ReplaceAll(string(b), "\x00", " "))
-	if text == "" {
-		b, _ := os.ReadFile(dir + "/comm")
-		text = "[" + strings.TrimSpace(string(b)) + "]"
-	}
-	if len(text) > maxCommand {
-		text = text[:maxCommand] + "…"
-	}
-	return strings.ToValidUTF8(text, "\uFFFD")
 }

@@ -67,9 +67,11 @@ func failure(service string, run core.RunID) core.Changed {
 func (d *diary) print(service string, run uint64, lines ...string) {
 	d.t.Helper()
 	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+	if err := unix.Pipe(p[:]); err != nil {
 		d.t.Fatal(err)
 	}
+	unix.CloseOnExec(p[0])
+	unix.CloseOnExec(p[1])
 	w := os.NewFile(uintptr(p[1]), "pipe")
 	defer w.Close()
 	if err := d.capture.Add(service, run, logs.Stderr, p[0]); err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -222,9 +221,3 @@ func (s *server) onSpawned(m ipc.Spawned, f *ipc.Frame) {
 
 // keeperGone says that pid1 has closed the link.
 type keeperGone struct{ err error }
-
-// bootID tells one run of the kernel from another.
-func bootID() string {
-	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(b))
-}

@@ -71,9 +71,9 @@ func listenTCP(ctx context.Context, address string) (fd int, err error) {
 	if ip.Is4() {
 		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: ip.As4()}
 	}
-	if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err == unix.EAFNOSUPPORT && host == "" {
+	if fd, err = newSocket(family, unix.SOCK_STREAM); err == unix.EAFNOSUPPORT && host == "" {
 		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: port}
-		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		fd, err = newSocket(family, unix.SOCK_STREAM)
 	}
 	if err != nil {
 		return -1, fmt.Errorf("cannot make a socket for %s: %w", address, err)
@@ -100,7 +100,7 @@ func whyNot(err error, port int) string {
 			return h.String()
 		}
 	case unix.EACCES:
-		return "permission denied: ports below net.ipv4.ip_unprivileged_port_start (1024) are for root, or for who has the capability net_bind_service"
+		return "permission denied: " + lowPorts
 	case unix.EADDRNOTAVAIL:
 		return "no interface of this machine has that address"
 	}
@@ -110,7 +110,7 @@ func whyNot(err error, port int) string {
 // listenUnix binds a path. A socket file to which nobody listens any more is
 // replaced; anything else there stays.
 func listenUnix(path string, p *spec.Proxy) (fd int, err error) {
-	if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+	if fd, err = newSocket(unix.AF_UNIX, unix.SOCK_STREAM); err != nil {
 		return -1, fmt.Errorf("cannot make a socket for %s: %w", path, err)
 	}
 	err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})

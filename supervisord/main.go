@@ -215,7 +215,7 @@ func becomeKeeper(o options) error {
 // startBeside starts a supervisor whose link waits for zinit-pid1. It returns its pid
 // and the other end of the link, which survives execve.
 func startBeside(argv []string) (pid, link int, err error) {
-	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	p, err := ipc.SocketPair()
 	if err != nil {
 		return 0, 0, err
 	}

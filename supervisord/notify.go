@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,39 +39,32 @@ func (s *notifySocket) name() string {
 	return readyName(s.run)
 }
 
-// notifier waits on all readiness channels. Its epoll descriptor is waited on
-// by one goroutine, which reports each channel once until it is armed again;
-// everything else belongs to the loop.
+// notifier waits on all readiness channels. Its poll is waited on by one goroutine,
+// which reports each channel once until it is armed again; everything else belongs
+// to the loop.
 type notifier struct {
 	dir     string
-	epoll   int
-	scratch [2]int // a pipe for peekPipe
+	poll    *notifyPoll
 	sockets map[core.RunID]*notifySocket
 	inbox   chan<- any
 }
 
 func newNotifier(dir string, inbox chan<- any) (*notifier, error) {
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	poll, err := newNotifyPoll()
 	if err != nil {
 		return nil, fmt.Errorf("cannot wait for notify sockets: %w", err)
 	}
-	n := &notifier{dir: dir, epoll: epoll, sockets: map[core.RunID]*notifySocket{}, inbox: inbox}
-	if err := unix.Pipe2(n.scratch[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("cannot make a pipe: %w", err)
-	}
-	return n, nil
+	return &notifier{dir: dir, poll: poll, sockets: map[core.RunID]*notifySocket{}, inbox: inbox}, nil
 }
 
 // waitLoop reports readable channels.
 func (n *notifier) waitLoop() {
-	var events [64]unix.EpollEvent
 	for {
-		count, err := unix.EpollWait(n.epoll, events[:], -1)
-		if err != nil && err != unix.EINTR {
+		runs, err := n.poll.wait()
+		if err != nil {
 			return
 		}
-		for _, ev := range events[:max(count, 0)] {
-			run := core.RunID(uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32)
+		for _, run := range runs {
 			n.inbox <- readable{run}
 		}
 	}
@@ -88,7 +80,7 @@ func (n *notifier) listen(run core.RunID, cred *ipc.Cred, k *keeper) error {
 		return nil // ordered again after a crash
 	}
 	path := n.path(run)
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := newSocket(unix.AF_UNIX, unix.SOCK_DGRAM)
 	if err != nil {
 		return fmt.Errorf("cannot make its notify socket: %w", err)
 	}
@@ -96,14 +88,7 @@ func (n *notifier) listen(run core.RunID, cred *ipc.Cred, k *keeper) error {
 	// Services of other users reach their sockets through it; the names are
 	// no secret, each socket belongs to its user.
 	os.Mkdir(n.dir, 0o711) // binding says what is wrong
-	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1), unix.Fchmod(fd, 0o600))
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
-	}
-	if err == nil && cred != nil {
-		err = os.Chown(path, int(cred.UID), int(cred.GID))
-	}
-	if err == nil {
+	if err = bindNotify(fd, path, cred); err == nil {
 		err = k.store(notifyName(run), fd)
 	}
 	if err != nil {
@@ -125,13 +110,13 @@ func (n *notifier) mend(k *keeper, leader func(core.RunID) int, put func(what, p
 		if _, err := os.Lstat(n.path(run)); !s.sock || !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		var st unix.Stat_t
-		if err := unix.Stat(fmt.Sprintf("/proc/%d", leader(run)), &st); err != nil {
+		uid, gid, err := userOf(leader(run))
+		if err != nil {
 			continue // it has ended, or is about to begin
 		}
 		delete(n.sockets, run) // what was said to it and not heard yet is lost
 		unix.Close(s.fd)
-		put("a notify socket", n.path(run), n.listen(run, &ipc.Cred{UID: st.Uid, GID: st.Gid}, k))
+		put("a notify socket", n.path(run), n.listen(run, &ipc.Cred{UID: uid, GID: gid}, k))
 	}
 }
 
@@ -143,12 +128,7 @@ func (n *notifier) add(run core.RunID, fd int, sock bool) {
 	unix.SetNonblock(fd, true)
 	s := &notifySocket{run: run, fd: fd, sock: sock, n: n}
 	n.sockets[run] = s
-	n.arm(s, unix.EPOLL_CTL_ADD)
-}
-
-func (n *notifier) arm(s *notifySocket, op int) {
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(s.run), Pad: int32(uint64(s.run) >> 32)}
-	unix.EpollCtl(n.epoll, op, s.fd, &ev)
+	n.poll.add(s)
 }
 
 // remove closes the channel of a run and returns the name that it is stored
@@ -180,58 +160,7 @@ func (s *notifySocket) peek() (saying, bool) {
 	if !s.sock {
 		return s.peekPipe()
 	}
-	for {
-		var b [sdnotify.MaxSize + 1]byte
-		oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(16*4))
-		c, oobn, flags, _, err := unix.Recvmsg(s.fd, b[:], oob, unix.MSG_PEEK|unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return saying{}, false
-		}
-		say := saying{socket: s}
-		msgs, _ := unix.ParseSocketControlMessage(oob[:oobn])
-		for _, m := range msgs {
-			if cred, err := unix.ParseUnixCredentials(&m); err == nil {
-				say.pid, say.uid = int(cred.Pid), cred.Uid
-			}
-			// A descriptor that comes along is a barrier, or nothing that we
-			// keep: closing it is the answer.
-			if fds, err := unix.ParseUnixRights(&m); err == nil {
-				for _, fd := range fds {
-					unix.Close(fd)
-				}
-			}
-		}
-		if msg, ok := sdnotify.Parse(b[:c]); ok && c <= sdnotify.MaxSize && flags&unix.MSG_TRUNC == 0 {
-			say.msg = msg
-		} else {
-			say.bad = true
-		}
-		return say, true
-	}
-}
-
-// peekPipe looks for the newline by which s6's convention says ready. tee(2)
-// copies what is in the pipe and leaves it there.
-func (s *notifySocket) peekPipe() (saying, bool) {
-	for {
-		var b [512]byte
-		n, err := unix.Tee(s.fd, s.n.scratch[1], len(b), unix.SPLICE_F_NONBLOCK)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || n <= 0 {
-			s.ended = err == nil
-			return saying{}, false
-		}
-		got, _ := unix.Read(s.n.scratch[0], b[:n])
-		if bytes.IndexByte(b[:max(got, 0)], '\n') >= 0 {
-			return saying{socket: s, msg: sdnotify.Message{Ready: true}, pid: -1}, true
-		}
-		s.take()
-	}
+	return s.peekSocket()
 }
 
 // take consumes the message that was peeked.
@@ -310,7 +239,7 @@ func (s *server) listenTo(sock *notifySocket) {
 		s.dropRunFds(sock.run)
 		return
 	}
-	s.notify.arm(sock, unix.EPOLL_CTL_MOD)
+	s.notify.poll.arm(sock)
 }
 
 // unheard is what services have said while there was no supervisor. It is
@@ -324,10 +253,7 @@ func (n *notifier) unheard(leaders map[core.RunID]int) (events []core.Event, con
 		if alive && leader == 0 {
 			continue
 		}
-		if sock.sock {
-			// Each peek goes on behind the one before (socket(7)).
-			unix.SetsockoptInt(sock.fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, 0)
-		}
+		further := sock.peekFurther(true)
 		for range heard {
 			say, ok := sock.peek()
 			if !ok {
@@ -337,13 +263,11 @@ func (n *notifier) unheard(leaders map[core.RunID]int) (events []core.Event, con
 			if alive && say.belongs(leader, sock.owner()) {
 				events = append(events, say.events()...)
 			}
-			if !sock.sock {
-				break // a pipe says one thing
+			if !further {
+				break
 			}
 		}
-		if sock.sock {
-			unix.SetsockoptInt(sock.fd, unix.SOL_SOCKET, unix.SO_PEEK_OFF, -1)
-		}
+		sock.peekFurther(false)
 	}
 	return events, func() {
 		for sock, n := range counts {
@@ -394,7 +318,7 @@ func (s *server) tellManager(state string) {
 	if path == "" {
 		return
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := newSocket(unix.AF_UNIX, unix.SOCK_DGRAM)
 	if err == nil {
 		defer unix.Close(fd)
 		err = unix.Sendto(fd, []byte(state), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: path})

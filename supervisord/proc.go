@@ -1,22 +1,18 @@
 package main
 
 import (
-	"bytes"
-	"fmt"
 	"log/slog"
-	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// stat is what is needed of /proc/PID/stat (proc(5)).
+// stat is what has to be known of a process.
 type stat struct {
 	ppid, session int
-	// start is the start time in clock ticks since boot: with the pid and the
-	// boot id it is the identity of a process.
+	// start is the start time, in clock ticks since boot on Linux: with the pid and
+	// the boot id it is the identity of a process.
 	start uint64
 	// cpu is the processor time of the process, childrenCPU of the children
 	// that it has waited for, in steps of 10 ms; resident its memory in bytes.
@@ -24,46 +20,10 @@ type stat struct {
 	resident         int64
 }
 
-// tick is the unit of times in /proc: USER_HZ is 100 on amd64 and arm64.
-const tick = 10 * time.Millisecond
-
-func readStat(pid int) (stat, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return stat{}, err
-	}
-	// The name in parentheses may have any character in it, the last ')' ends it.
-	i := bytes.LastIndexByte(b, ')')
-	f := bytes.Fields(b[i+1:])
-	if i < 0 || len(f) < 22 {
-		return stat{}, fmt.Errorf("cannot read /proc/%d/stat: it has an unknown form", pid)
-	}
-	var st stat
-	st.ppid, _ = strconv.Atoi(string(f[1]))
-	st.session, _ = strconv.Atoi(string(f[3]))
-	st.start, _ = strconv.ParseUint(string(f[19]), 10, 64)
-	number := func(i int) int64 {
-		n, _ := strconv.ParseInt(string(f[i]), 10, 64)
-		return n
-	}
-	st.cpu = time.Duration(number(11)+number(12)) * tick
-	st.childrenCPU = time.Duration(number(13)+number(14)) * tick
-	st.resident = number(21) * int64(os.Getpagesize())
-	return st, nil
-}
-
 // startTime returns the start time of a process, 0 if there is none.
 func startTime(pid int) uint64 {
 	st, _ := readStat(pid)
 	return st.start
-}
-
-// age is how long a process has been there that started at that time, in clock
-// ticks since boot.
-func age(start uint64) time.Duration {
-	var now unix.Timespec
-	unix.ClockGettime(unix.CLOCK_BOOTTIME, &now)
-	return max(0, time.Duration(now.Nano())-time.Duration(start)*tick)
 }
 
 // orphan is a service process whose pid1 was killed, and how it is stopped.

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,11 +23,10 @@ import (
 // kept.
 func (s *server) settleIn() error {
 	if fd, ok := s.keeper.fds["lock"]; ok {
-		lock, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-		if err != nil {
+		var err error
+		if s.paths.RuntimeDir, err = dirOf(fd); err != nil {
 			return fmt.Errorf("cannot tell where the runtime directory is: %w", err)
 		}
-		s.paths.RuntimeDir = filepath.Dir(strings.TrimSuffix(lock, " (deleted)"))
 	}
 	if fd, ok := s.keeper.fds["listen/ctl"]; ok {
 		s.paths.Socket = ipc.ListensOn(fd)
@@ -152,70 +147,5 @@ func (s *server) mend() {
 		s.saveAll(nil)
 		put("the saved state", s.store.path, s.store.failed)
 	}
-	s.watch.look(dir, unix.IN_DELETE|unix.IN_MOVED_FROM|unix.IN_MOVE_SELF)
-	s.watch.look(dir+"/logs", unix.IN_DELETE|unix.IN_MOVED_FROM)
-	// Of a file that is open, the last name is an attribute that changes.
-	s.watch.look(s.paths.Socket, unix.IN_ATTRIB|unix.IN_MOVE_SELF)
-}
-
-// watcher tells when files are removed or moved. Nothing else wakes it.
-type watcher struct {
-	file *os.File // inotify(7), nil where it cannot be had, and at first
-}
-
-// watchOver begins to watch, which is not for the short life of one command: to
-// close what inotify has watched takes the kernel 10 ms (an SRCU grace period).
-func (s *server) watchOver() {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		s.log.Warn("cannot watch over the control socket: if it is removed, SIGHUP brings it back", "error", err)
-		return
-	}
-	s.watch.file = os.NewFile(uintptr(fd), "inotify")
-	go s.watch.readLoop(s.watch.file, s.inbox, s.mend)
-	s.mend()
-}
-
-func (w *watcher) readLoop(file *os.File, inbox chan<- any, mend func()) {
-	var b [4096]byte
-	for {
-		n, err := file.Read(b[:])
-		if err != nil {
-			return
-		}
-		if !ownDoing(b[:n]) {
-			inbox <- mend
-		}
-	}
-}
-
-// ownDoing says that events, as inotify(7) has them, tell only of the file that
-// the state is written to before it gets its name: to mend for that would write
-// it once more.
-func ownDoing(events []byte) bool {
-	for len(events) >= unix.SizeofInotifyEvent {
-		size := binary.NativeEndian.Uint32(events[12:])
-		name := events[unix.SizeofInotifyEvent:][:size]
-		if string(bytes.TrimRight(name, "\x00")) != "state"+unnamed {
-			return false
-		}
-		events = events[unix.SizeofInotifyEvent+int(size):]
-	}
-	return true
-}
-
-// close lets go of it when zinit is about to end: the kernel takes tens of
-// milliseconds to, which the end would wait for.
-func (w *watcher) close() {
-	if w.file != nil {
-		go w.file.Close()
-		w.file = nil
-	}
-}
-
-// look watches the file that has this name now, which may be watched already.
-func (w *watcher) look(path string, events uint32) {
-	if w.file != nil {
-		unix.InotifyAddWatch(int(w.file.Fd()), path, events)
-	}
+	s.watch.lookAt(dir, s.paths.Socket)
 }

@@ -268,19 +268,6 @@ func (s *server) configure(sp *spec.Service) {
 	s.warnOfLimits(sp)
 }
 
-// openCgroups makes or finds the cgroups of services.
-func (s *server) openCgroups() (*cgroups, error) {
-	site, err := findCgroup()
-	if err != nil {
-		return nil, err
-	}
-	known := map[core.RunID]bool{}
-	for _, r := range s.keeper.runs {
-		known[core.RunID(r.Run)] = true
-	}
-	return openCgroups(site, s.paths.RuntimeDir, known, []int{s.keeper.hello.Pid, os.Getpid()}, s.log)
-}
-
 // warnOfLimits says once of each limit that it cannot be applied.
 func (s *server) warnOfLimits(sp *spec.Service) {
 	for key, why := range s.cgroups.unmetLimits(sp.Limits, s.noCgroups) {
@@ -444,7 +431,7 @@ func (s *server) onSignal(seq uint64, sig unix.Signal) {
 		s.acks = append(s.acks, ack{seq: seq})
 	}
 	switch {
-	case sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGPWR:
+	case ends && sig < 32: // SIGTERM, SIGINT, SIGPWR
 		s.log.Info("shutting down", "signal", unix.SignalName(sig))
 		stop.Hurry = true
 		if sig == unix.SIGINT {

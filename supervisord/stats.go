@@ -5,7 +5,6 @@ import (
 	"math"
 	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -131,30 +130,6 @@ type process struct {
 	stat
 }
 
-// readProcesses reads the process table. Processes that end meanwhile are left
-// out.
-func readProcesses() ([]process, error) {
-	d, err := os.Open("/proc")
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	entries, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	var all []process
-	for _, name := range entries {
-		if pid, err := strconv.Atoi(name); err == nil {
-			if st, err := readStat(pid); err == nil {
-				all = append(all, process{pid, st})
-			}
-		}
-	}
-	slices.SortFunc(all, func(a, b process) int { return a.pid - b.pid })
-	return all, nil
-}
-
 // usage is what a service has used at a moment.
 type usage struct {
 	at  time.Time
@@ -168,16 +143,6 @@ func measure(processes []process) usage {
 		u.cpu += processorTime(p) + p.childrenCPU
 	}
 	return u
-}
-
-// processorTime is that of one process, to the nanosecond where the kernel
-// tells: the clock of another process is in clock_getcpuclockid(3).
-func processorTime(p process) time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^p.pid<<3|2), &ts); err == nil {
-		return time.Duration(ts.Nano())
-	}
-	return p.cpu
 }
 
 func stats(c *client, ctx context.Context, r ipc.Request) (any, error) {
@@ -236,15 +201,4 @@ func summarize(name string, pid int, list []process, before usage) ipc.Stats {
 		fds += n
 	}
 	return s
-}
-
-// countFds counts the open descriptors of a process.
-func countFds(pid int) (int, error) {
-	d, err := os.Open("/proc/" + strconv.Itoa(pid) + "/fd")
-	if err != nil {
-		return 0, err
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	return len(names), err
 }

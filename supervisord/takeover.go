@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -305,20 +304,18 @@ func (s *server) unheardStarts(old *saved) map[string][]int {
 	if len(found) == 0 {
 		return nil
 	}
-	files, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, file := range files {
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if sid, err := unix.Getsid(pid); err != nil || sid != pid {
+	all, _ := readProcesses()
+	for _, p := range all {
+		if p.session != p.pid {
 			continue
 		}
-		b, _ := os.ReadFile(file) // of others it must not be read: they are not ours
-		env := environ{list: strings.Split(string(b), "\x00")}
+		env := environ{list: environOf(p.pid)} // none for others: they are not ours
 		name, _ := env.get("ZINIT_SERVICE")
 		if _, ours := found[name]; !ours {
 			continue
 		}
 		if socket, _ := env.get("ZINIT_SOCKET"); socket == s.paths.Socket {
-			found[name] = append(found[name], pid)
+			found[name] = append(found[name], p.pid)
 		}
 	}
 	return found

@@ -165,12 +165,32 @@ func SocketID(fd int) (uint64, error) {
 	// struct socket_fdinfo of <sys/proc_info.h> has less than 1 KiB; soi_so comes
 	// after a proc_fileinfo and a vinfo_stat.
 	const soiSo = 24 + 136
-	var b [1024]byte
-	n, _, _ := call(pidfdinfoAddr, uintptr(unix.Getpid()), uintptr(fd), socketInfo, uintptr(unsafe.Pointer(&b)), unsafe.Sizeof(b), 0)
-	if int32(n) < soiSo+8 {
+	b := make([]byte, 1024)
+	if n := fdInfo(fd, socketInfo, b); n < soiSo+8 {
 		return 0, unix.EBADF
 	}
 	return binary.NativeEndian.Uint64(b[soiSo:]), nil
+}
+
+// PathOf returns the path of an open file of this process. Of one that was removed it
+// may not be told.
+func PathOf(fd int) (string, error) {
+	const vnodePathInfo = 2 // PROC_PIDFDVNODEPATHINFO
+	// struct vnode_fdinfowithpath has the path after a proc_fileinfo and a vnode_info.
+	const vipPath, maxPath = 24 + 152, 1024
+	b := make([]byte, vipPath+maxPath)
+	n := fdInfo(fd, vnodePathInfo, b)
+	if n <= vipPath || b[vipPath] == 0 {
+		return "", unix.ENOENT
+	}
+	path, _, _ := bytes.Cut(b[vipPath:n], []byte{0})
+	return string(path), nil
+}
+
+// fdInfo asks of a descriptor of this process, and returns how much it was told.
+func fdInfo(fd, flavor int, b []byte) int {
+	n, _, _ := call(pidfdinfoAddr, uintptr(unix.Getpid()), uintptr(fd), uintptr(flavor), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0)
+	return int(max(int32(n), 0))
 }
 
 // BootID tells one run of the kernel from another.

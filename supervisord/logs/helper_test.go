@@ -15,16 +15,10 @@ import (
 // The test binary is also the processes that the tests need: it runs one of
 // these instead of the tests when ZINIT_LOGS_HELPER names it.
 var helpers = map[string]func(args []string){
-	"capture": helperCapture,
-	"flood":   helperFlood,
-	"count":   helperCount,
-	"nospace": helperNoSpace,
-	"nogrow":  helperNoGrow,
-	"nofiles": helperNoFiles,
-
+	"capture":     helperCapture,
+	"flood":       helperFlood,
+	"count":       helperCount,
 	"capturefile": helperCaptureFile,
-	"filenospace": helperFileNoSpace,
-	"filenogrow":  helperFileNoGrow,
 }
 
 func TestMain(m *testing.M) {

@@ -56,9 +56,11 @@ func (f *fixture) add(service string, run uint64, s Stream) *os.File {
 func pipePair(t testing.TB) (r int, w *os.File) {
 	t.Helper()
 	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+	if err := unix.Pipe(p[:]); err != nil {
 		t.Fatal(err)
 	}
+	unix.CloseOnExec(p[0])
+	unix.CloseOnExec(p[1])
 	w = os.NewFile(uintptr(p[1]), "pipe")
 	t.Cleanup(func() { w.Close() })
 	return p[0], w

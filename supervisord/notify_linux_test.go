@@ -26,7 +26,7 @@ func TestWhatIsSaidBeforeTheNewsOfASpawnIsKept(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		n.remove(7)
-		for _, fd := range []int{n.epoll, n.scratch[0], n.scratch[1], ends[1]} {
+		for _, fd := range []int{n.poll.epoll, n.poll.scratch[0], n.poll.scratch[1], ends[1]} {
 			unix.Close(fd)
 		}
 	})

@@ -15,6 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Disks are filled in mount namespaces, which only Linux has.
+func init() {
+	helpers["nospace"], helpers["nogrow"], helpers["nofiles"] = helperNoSpace, helperNoGrow, helperNoFiles
+	helpers["filenospace"], helpers["filenogrow"] = helperFileNoSpace, helperFileNoGrow
+}
+
 // world is a Capture in a helper process, where limits can be set.
 type world struct {
 	*Capture
