@@ -42,9 +42,7 @@ func probeExec(ctx context.Context, c *ipc.ProbeCommand) (message string, gone <
 	go func() { last <- lastLine(r) }()
 	ended := make(chan struct{})
 	go func() {
-		// It stays a zombie, so that its group keeps its number.
-		for unix.Waitid(unix.P_PID, process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
-		}
+		waitEnd(process.Pid)
 		close(ended)
 	}()
 	late := false
