@@ -220,3 +220,13 @@ func TestNoProcessHidesFromTheCleanUp(t *testing.T) {
 		}
 	}
 }
+
+// port is a free one.
+func (l *live) port() int {
+	l.t.Helper()
+	port, err := freePort()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return port
+}

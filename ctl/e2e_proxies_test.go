@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -47,16 +49,6 @@ listen = ["unix:%s/front", "127.0.0.1:%d"]
 backend = "unix:%s/back"
 %s`, dir, dir, l.port(), dir, strings.Join(lines, "\n"))})
 	return dir
-}
-
-// port is a free one.
-func (l *live) port() int {
-	l.t.Helper()
-	port, err := freePort()
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	return port
 }
 
 // runs is how often a service was started.

@@ -192,11 +192,11 @@ func svcLaunch(argv []string) error {
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE, unix.SIGTERM, unix.SIGUSR1, unix.SIGCHLD)
 	// The mask of the thread that executes is that of the program.
 	runtime.LockOSThread()
-	var blocked unix.Sigset_t
+	var mask uint32
 	for _, sig := range []unix.Signal{unix.SIGHUP, unix.SIGTERM, unix.SIGCHLD, unix.SIGUSR2, unix.SIGALRM} {
-		blocked.Val[(sig-1)/64] |= 1 << ((sig - 1) % 64)
+		mask |= 1 << (sig - 1)
 	}
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &blocked, nil); err != nil {
+	if err := block(mask); err != nil {
 		return err
 	}
 	return unix.Exec(path, argv, os.Environ())
