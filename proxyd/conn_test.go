@@ -349,7 +349,7 @@ func full(t *testing.T, at unix.Sockaddr) ipc.Address {
 	if _, ok := at.(*unix.SockaddrUnix); ok {
 		family = unix.AF_UNIX
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM, 0)
 	if err == nil {
 		t.Cleanup(func() { unix.Close(fd) })
 		if err = unix.Bind(fd, at); err == nil {
@@ -363,11 +363,12 @@ func full(t *testing.T, at unix.Sockaddr) ipc.Address {
 		t.Fatal(err)
 	}
 	for {
-		c, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		c, err := unix.Socket(family, unix.SOCK_STREAM, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { unix.Close(c) })
+		unix.SetNonblock(c, true)
 		err = unix.Connect(c, at)
 		if err == unix.EINPROGRESS { // over the loopback interface, the time for an answer is none
 			poll := []unix.PollFd{{Fd: int32(c), Events: unix.POLLOUT}}

@@ -4,10 +4,10 @@
 // nothing and keeps nothing that lasts: when it is killed, listeners and their
 // backlogs stay open in zinit-pid1, and the next one goes on.
 //
-// main.go wires it up, agent.go speaks with zinit-server, loop_linux.go is the
-// one thread that serves everything, proxy_linux.go is a proxy with its
-// listeners and its gate, conn_linux.go a connection, pipes_linux.go and
-// sys_linux.go what its bytes go through.
+// main.go wires it up, agent.go speaks with zinit-server, loop.go is the one
+// thread that serves everything, which waits with poll_*.go, proxy.go is a proxy
+// with its listeners and its gate, conn.go a connection, pipes.go and sys_*.go what
+// its bytes go through.
 package main
 
 import (

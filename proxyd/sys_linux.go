@@ -36,6 +36,14 @@ func send(fd int, p []byte, last bool) (int, syscall.Errno) {
 	return int(n), errno
 }
 
+// joinHandshake has what a client has said by now go to its backend with the last
+// packet of that handshake.
+func joinHandshake(backend, client int) {
+	if unread(client) > 0 {
+		setTCP(backend, unix.TCP_QUICKACK, 0)
+	}
+}
+
 // unread is how many bytes there are to read. Asking takes no error away from
 // the events of the socket, as peeking would.
 func unread(fd int) int32 {
@@ -51,6 +59,11 @@ func setTCP(fd, option int, value int32) {
 // shutdown says to the peer that this was all.
 func shutdown(fd int) {
 	syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+}
+
+// socketID is the number that the kernel has for a socket.
+func socketID(fd int) (uint64, error) {
+	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 }
 
 func accept(fd int) (int, syscall.Errno) {
@@ -112,4 +125,21 @@ func unixAddress(path string) (*address, error) {
 	}
 	a.size = uint32(unsafe.Offsetof(raw.Path)) + uint32(len(path)) + 1
 	return a, nil
+}
+
+// newPipe says false where there are no descriptors for one, or no memory: all
+// pipes of an ordinary user together are limited, and one beyond that holds two
+// pages (pipe(7)), which is slower than copying.
+func newPipe(to *pipe) bool {
+	var fds [2]int
+	if unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC) != nil {
+		return false
+	}
+	got := pipe{fds[0], fds[1]}
+	if _, err := unix.FcntlInt(uintptr(got.w), unix.F_SETPIPE_SZ, pipeSize); err != nil {
+		got.close()
+		return false
+	}
+	*to = got
+	return true
 }

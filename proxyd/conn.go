@@ -21,8 +21,6 @@ const (
 	// to retryMax.
 	retryMin = int64(5 * time.Millisecond)
 	retryMax = int64(250 * time.Millisecond)
-	// edge is what is watched of a socket: every change, once.
-	edge = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 )
 
 // conn is a client and its way to the backend.
@@ -96,7 +94,7 @@ func (ln *listener) accepted(fd int) {
 	if p.until == 0 { // it did not wait for the gate
 		c.deadline = p.loop.now + int64(p.ConnectTimeout)
 	}
-	c.client = end{conn: c, fd: fd, short: ln.address.Network != "unix"}
+	c.client = end{conn: c, fd: fd, short: shortIsAll && ln.address.Network != "unix"}
 	c.backend = end{conn: c, fd: -1}
 	c.up = flow{from: &c.client, to: &c.backend, pipe: noPipe, bytes: &p.toBackend}
 	c.down = flow{from: &c.backend, to: &c.client, pipe: noPipe, bytes: &p.fromBackend}
@@ -178,8 +176,8 @@ func (c *conn) connect(a *address) {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	}
 	tcp := a.family != unix.AF_UNIX
-	if tcp && unread(c.client.fd) > 0 {
-		setTCP(fd, unix.TCP_QUICKACK, 0) // it goes with the last packet of the handshake
+	if tcp {
+		joinHandshake(fd, c.client.fd)
 	}
 	switch errno := a.connect(fd); errno {
 	case 0:
@@ -191,7 +189,7 @@ func (c *conn) connect(a *address) {
 		c.retry(errno)
 		return
 	}
-	c.backend.fd, c.backend.short, c.backend.nagle = fd, tcp, tcp
+	c.backend.fd, c.backend.short, c.backend.nagle = fd, shortIsAll && tcp, tcp
 	if err := l.watch(fd, &c.backend, edge); err != nil {
 		unix.Close(fd)
 		c.backend.fd = -1
@@ -257,26 +255,26 @@ func (c *conn) connected() {
 // ready takes note of what the kernel says of a socket.
 func (e *end) ready(events uint32) {
 	c := e.conn
-	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+	if events&(pollIn|pollLast|pollGone|pollError) != 0 {
 		e.readable = true
 	}
-	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+	if events&(pollOut|pollGone|pollError) != 0 {
 		e.writable = true
 	}
-	e.last = e.last || events&unix.EPOLLRDHUP != 0
-	e.gone = e.gone || events&(unix.EPOLLHUP|unix.EPOLLERR) != 0
-	e.short = e.short && events&(unix.EPOLLPRI|unix.EPOLLERR) == 0
+	e.last = e.last || events&pollLast != 0
+	e.gone = e.gone || events&(pollGone|pollError) != 0
+	e.short = e.short && events&(pollUrgent|pollError) == 0
 	switch {
 	case c.state == forwarding:
 		c.pump()
 	case c.state == closed:
 	case e == &c.client:
 		// Without an error, what it has said is still for the backend.
-		if events&unix.EPOLLERR != 0 {
+		if events&pollError != 0 {
 			c.fail(fmt.Errorf("the client went away before %s answered", c.proxy.Backend))
 		}
 	case c.state == connecting && e.writable:
-		if events&(unix.EPOLLHUP|unix.EPOLLERR) == 0 {
+		if events&(pollGone|pollError) == 0 {
 			c.connected()
 			return
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"container/heap"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -14,15 +13,15 @@ import (
 // share there is nothing to lock, and a connection that comes is accepted,
 // connected and served without waking anybody.
 type loop struct {
-	epoll, event int
-	now          int64     // monotonic, when the events at hand came
-	watched      []watcher // by descriptor
-	alarms       alarms
-	busy         []*conn // had more to move than their turn allowed
-	turn         []*conn // those whose turn it is
-	pipes        pipes
-	buffer       []byte // for what is small, and at once written again
-	closing      []int  // descriptors to close when no event at hand can mean them
+	poller
+	now     int64     // monotonic, when the events at hand came
+	watched []watcher // by descriptor
+	alarms  alarms
+	busy    []*conn // had more to move than their turn allowed
+	turn    []*conn // those whose turn it is
+	pipes   pipes
+	buffer  []byte // for what is small, and at once written again
+	closing []int  // descriptors to close when no event at hand can mean them
 
 	mu       sync.Mutex
 	commands []func() // guarded by mu
@@ -35,19 +34,12 @@ type watcher interface {
 }
 
 func newLoop() (*loop, error) {
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("cannot create epoll instance: %w", err)
+	l := &loop{now: monotonic(), buffer: make([]byte, 64<<10)}
+	if err := l.open(); err != nil {
+		return nil, err
 	}
-	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		unix.Close(epoll)
-		return nil, fmt.Errorf("cannot create eventfd: %w", err)
-	}
-	l := &loop{epoll: epoll, event: event, now: monotonic(), buffer: make([]byte, 64<<10)}
-	if err := l.watch(event, wakeup{l}, unix.EPOLLIN); err != nil {
-		unix.Close(event)
-		unix.Close(epoll)
+	if err := l.watch(l.woken, wakeup{l}, pollIn); err != nil {
+		l.shut()
 		return nil, err
 	}
 	return l, nil
@@ -60,7 +52,7 @@ func (l *loop) do(f func()) {
 	first := len(l.commands) == 1
 	l.mu.Unlock()
 	if first {
-		unix.Write(l.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		l.wake()
 	}
 }
 
@@ -73,8 +65,7 @@ func (l *loop) stop() {
 type wakeup struct{ l *loop }
 
 func (w wakeup) ready(uint32) {
-	var b [8]byte
-	unix.Read(w.l.event, b[:])
+	w.l.awake()
 	w.l.mu.Lock()
 	commands := w.l.commands
 	w.l.commands = nil
@@ -86,14 +77,10 @@ func (w wakeup) ready(uint32) {
 
 // run serves until stop is called.
 func (l *loop) run() {
-	events := make([]unix.EpollEvent, 256)
 	for !l.stopped {
-		n, err := unix.EpollWait(l.epoll, events, l.timeout())
-		if err != nil && err != unix.EINTR {
-			panic(os.NewSyscallError("epoll_wait", err))
-		}
+		events := l.wait(l.timeout())
 		l.now = monotonic()
-		for _, ev := range events[:max(n, 0)] {
+		for _, ev := range events {
 			if w := l.watched[ev.Fd]; w != nil {
 				w.ready(ev.Events)
 			}
@@ -115,7 +102,7 @@ func (l *loop) run() {
 	}
 }
 
-// timeout is how long epoll_wait may take, in ms.
+// timeout is how long to wait for events, in ms.
 func (l *loop) timeout() int {
 	if len(l.busy) > 0 {
 		return 0
@@ -132,8 +119,7 @@ func (l *loop) watch(fd int, w watcher, events uint32) error {
 	for len(l.watched) <= fd {
 		l.watched = append(l.watched, nil)
 	}
-	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
-	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+	if err := l.add(fd, events); err != nil {
 		return fmt.Errorf("cannot watch descriptor %d: %w", fd, err)
 	}
 	l.watched[fd] = w
@@ -142,16 +128,15 @@ func (l *loop) watch(fd int, w watcher, events uint32) error {
 
 // rewatch changes the events of fd.
 func (l *loop) rewatch(fd int, events uint32) {
-	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
-	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &ev); err != nil {
-		panic(os.NewSyscallError("epoll_ctl", err))
+	if err := l.change(fd, events); err != nil {
+		panic(fmt.Errorf("cannot change what is watched of descriptor %d: %w", fd, err))
 	}
 }
 
 // unwatch ends the events of a socket that stays open, here or in another
 // process: closing it would not (epoll(7), "Questions and answers").
 func (l *loop) unwatch(fd int) {
-	unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil)
+	l.remove(fd)
 	l.watched[fd] = nil
 }
 

@@ -20,25 +20,13 @@ var noPipe = pipe{-1, -1}
 // pipes are empty pipes for use.
 type pipes []pipe
 
-// get says false where there are no descriptors for one, or no memory: all
-// pipes of an ordinary user together are limited, and one beyond that holds two
-// pages (pipe(7)), which is slower than copying.
+// get says false where there is none to be had.
 func (p *pipes) get(to *pipe) bool {
 	if n := len(*p); n > 0 {
 		*to, *p = (*p)[n-1], (*p)[:n-1]
 		return true
 	}
-	var fds [2]int
-	if unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC) != nil {
-		return false
-	}
-	got := pipe{fds[0], fds[1]}
-	if _, err := unix.FcntlInt(uintptr(got.w), unix.F_SETPIPE_SZ, pipeSize); err != nil {
-		got.close()
-		return false
-	}
-	*to = got
-	return true
+	return newPipe(to)
 }
 
 // put gives back a pipe that is empty.

@@ -108,12 +108,12 @@ func (p *proxy) configure(s ipc.Proxy, fds []int) error {
 
 // find is the listener whose socket fd is, -1 if there is none.
 func find(listeners []*listener, fd int) int {
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	id, err := socketID(fd)
 	if err != nil {
 		return -1
 	}
 	for i, ln := range listeners {
-		if own, err := unix.GetsockoptUint64(ln.fd, unix.SOL_SOCKET, unix.SO_COOKIE); err == nil && own == cookie {
+		if own, err := socketID(ln.fd); err == nil && own == id {
 			return i
 		}
 	}
@@ -307,15 +307,15 @@ func (p *proxy) close() {
 }
 
 // arm watches for what the gate lets happen: all clients, one to tell of, or
-// none. Then it is EPOLLONESHOT, too, or the end of a socket that the service
+// none. Then it is told once, or the end of a socket that the service
 // has shut down would be told again and again.
 func (ln *listener) arm() {
-	events := uint32(unix.EPOLLONESHOT)
+	events := uint32(pollOnce)
 	switch ln.proxy.gate {
 	case ipc.GateOpen:
-		events = unix.EPOLLIN
+		events = pollIn
 	case ipc.GateHold:
-		events |= unix.EPOLLIN
+		events |= pollIn
 		if ln.proxy.Passes() {
 			// The service may have shut it down, or wanted a shorter backlog.
 			unix.Listen(ln.fd, unix.SOMAXCONN)
@@ -354,7 +354,7 @@ func (ln *listener) ready(uint32) {
 			p.loop.set(ln, p.loop.now+int64(starved))
 			return
 		case unix.EINVAL: // zinit-server has ended it, and is about to say so
-			p.loop.rewatch(ln.fd, unix.EPOLLONESHOT)
+			p.loop.rewatch(ln.fd, pollOnce)
 			return
 		default: // the client's own trouble (accept(2), "Error handling")
 		}
