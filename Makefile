@@ -57,8 +57,9 @@ fuzz: ## each fuzz target for FUZZTIME
 
 # Root seldom has Go in its PATH: then what has been built before is installed.
 install: $(if $(shell command -v $(GO)),build) ## install programs, man pages, completion and a systemd unit below PREFIX
-	for p in $(PROGRAMS); do install -D -m 755 bin/$${p%%=*} $(DEST)/bin/$${p%%=*} || exit 1; done
-	for m in $(MANPAGES); do install -D -m 644 docs/man/$$m $(DEST)/share/man/man$${m##*.}/$$m || exit 1; done
+	install -d $(DEST)/bin $(DEST)/share/man/man1 $(DEST)/share/man/man5 $(DEST)/share/man/man8
+	for p in $(PROGRAMS); do install -m 755 bin/$${p%%=*} $(DEST)/bin/$${p%%=*} || exit 1; done
+	for m in $(MANPAGES); do install -m 644 docs/man/$$m $(DEST)/share/man/man$${m##*.}/$$m || exit 1; done
 	for s in $(COMPLETION); do \
 		f=$(DEST)/share/$${s#*=}; install -d $${f%/*} && bin/zinit completion $${s%%=*} >$$f || exit 1; \
 	done

@@ -338,7 +338,7 @@ func preflight(j *job) (path string, local bool, fail *ipc.SpawnFailed) {
 	dir, local := unix.AT_FDCWD, true
 	if sp.Dir != "" {
 		fd, err := open(sp.Dir, lookOnly|unix.O_DIRECTORY)
-		if err != nil && err != unix.EACCES {
+		if err != nil && err != unix.EACCES && err != unix.EPERM {
 			return "", false, explain(sp, failure{ipc.StageDir, errno(err), sp.Dir})
 		}
 		if err != nil {
@@ -358,7 +358,7 @@ func preflight(j *job) (path string, local bool, fail *ipc.SpawnFailed) {
 	}
 	fd, err := unix.Openat(dir, path, lookOnly|unix.O_CLOEXEC, 0)
 	switch {
-	case err == unix.EACCES:
+	case err == unix.EACCES, err == unix.EPERM:
 		return path, false, nil
 	case err != nil:
 		return "", false, explain(sp, failure{ipc.StageExec, errno(err), path})

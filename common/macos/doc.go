@@ -1,3 +1,3 @@
 // Package macos asks the kernel of macOS what Linux tells in /proc: who runs, and
-// what belongs to whom. It is empty elsewhere.
+// what belongs to whom. Elsewhere it is of no use.
 package macos

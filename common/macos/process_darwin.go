@@ -75,30 +75,6 @@ func Command(pid int) (command, environ []string, err error) {
 	return command, environ, nil
 }
 
-// splitArgs takes apart what KERN_PROCARGS2 says: the number of arguments, the path of
-// the program, NULs up to a multiple of eight bytes, the arguments, the environment.
-func splitArgs(b []byte) (command, environ []string) {
-	if len(b) < 4 {
-		return nil, nil
-	}
-	n := int(binary.NativeEndian.Uint32(b))
-	_, b, _ = bytes.Cut(b[4:], []byte{0})
-	b = bytes.TrimLeft(b, "\x00")
-	for len(b) > 0 {
-		var word []byte
-		word, b, _ = bytes.Cut(b, []byte{0})
-		switch {
-		case len(command) < n:
-			command = append(command, string(word))
-		case len(word) == 0: // what follows is for the loader
-			return command, environ
-		default:
-			environ = append(environ, string(word))
-		}
-	}
-	return command, environ
-}
-
 // Usage is what a process has used.
 type Usage struct {
 	// CPU is its processor time, ChildrenCPU that of the children that it has waited
@@ -121,7 +97,7 @@ func UsageOf(pid int) (Usage, error) {
 	if _, _, errno := call(pidrusageAddr, uintptr(pid), v1, uintptr(unsafe.Pointer(&r)), 0, 0, 0); errno != 0 {
 		return Usage{}, errno
 	}
-	hz, err := ticksPerSecond()
+	hz, err := unix.SysctlUint64("hw.tbfrequency") // of what the kernel calls absolute time
 	if err != nil {
 		return Usage{}, err
 	}
@@ -130,20 +106,6 @@ func UsageOf(pid int) (Usage, error) {
 		CPU: duration(r.user + r.system), ChildrenCPU: duration(r.childUser + r.childSystem),
 		Resident: int64(r.resident),
 	}, nil
-}
-
-// ticksPerSecond is the unit of what the kernel calls absolute time.
-func ticksPerSecond() (uint64, error) {
-	b, err := unix.SysctlRaw("hw.tbfrequency")
-	switch {
-	case err != nil:
-		return 0, err
-	case len(b) == 8:
-		return binary.NativeEndian.Uint64(b), nil
-	case len(b) == 4:
-		return uint64(binary.NativeEndian.Uint32(b)), nil
-	}
-	return 0, unix.EIO
 }
 
 // CountFds counts the open descriptors of one's own processes; root may ask for all.
