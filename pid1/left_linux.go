@@ -1,8 +1,6 @@
 package main
 
-import (
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // anyLeft says whether a process of a run is left whose leader has been
 // reaped.

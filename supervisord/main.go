@@ -4,7 +4,7 @@
 // moment.
 //
 // main.go wires it up, server.go is the loop, perform.go does what the core
-// decides, and environ.go, cgroup_linux.go, limits_linux.go and conceal.go help it.
+// decides, and environ.go, cgroup_*.go, limits.go and conceal.go help it.
 //
 //   - pid1: keeper.go is the link, takeover.go goes on from what it knows and from
 //     what store.go has kept, upgrade.go leaves to another version.
@@ -17,8 +17,8 @@
 //     has happened.
 //   - Helpers: helpers.go runs them, health.go speaks with zinit-healthd,
 //     proxies.go with zinit-proxyd, for which listeners.go has the sockets.
-//   - Files: runtime.go puts back those that were removed, proc.go and ports.go
-//     read /proc.
+//   - Files: runtime.go puts back those that were removed.
+//   - Other processes: proc_*.go tells of them, ports_*.go of who listens.
 //
 // The decisions are in package core, the output of services in logs.
 package main
