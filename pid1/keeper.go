@@ -276,7 +276,12 @@ func (k *keeper) obey(f *ipc.Frame) error {
 	}
 	switch f.Kind {
 	case ipc.KindSpawn:
-		return decode(f, k.spawn)
+		j := &job{} // an order is most of a job, and the largest of what is sent
+		if err := f.Decode(&j.Spawn); err != nil {
+			return err
+		}
+		k.spawn(j)
+		return nil
 	case ipc.KindSignal:
 		return decode(f, k.signal)
 	case ipc.KindMain:
@@ -321,7 +326,8 @@ func takeFd(f *ipc.Frame) int {
 }
 
 // spawn starts a run, or says again what became of it.
-func (k *keeper) spawn(sp ipc.Spawn) {
+func (k *keeper) spawn(j *job) {
+	sp := &j.Spawn
 	if r := k.table.runs[sp.Run]; r != nil {
 		if r.State != ipc.RunSpawning {
 			k.tellSpawned(r)
@@ -341,12 +347,11 @@ func (k *keeper) spawn(sp ipc.Spawn) {
 		refuse(fmt.Errorf("pid1 knows %d runs, which is the limit", maxRuns))
 		return
 	}
-	j, err := newJob(sp, k.store, k.null)
-	if err != nil {
+	if err := j.prepare(k.store, k.null); err != nil {
 		refuse(err)
 		return
 	}
-	k.table.add(&sp)
+	k.table.add(sp)
 	k.launch(j)
 }
 

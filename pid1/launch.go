@@ -225,16 +225,16 @@ func (l *launcher) fail(j *job, f *ipc.SpawnFailed) {
 	l.outcomes <- outcome{job: j, done: true, fail: f}
 }
 
-// newJob checks an order and collects the descriptors of the child.
-func newJob(sp ipc.Spawn, store fdStore, null int) (j *job, err error) {
-	j = &job{Spawn: sp}
+// prepare checks the order of a job and collects the descriptors of the child.
+func (j *job) prepare(store fdStore, null int) (err error) {
 	defer func() {
 		if err != nil {
 			j.close(true)
 		}
 	}()
-	if err := checkSpawn(&sp); err != nil {
-		return j, err
+	sp := &j.Spawn
+	if err := checkSpawn(sp); err != nil {
+		return err
 	}
 	j.Files = []int{null, 1, 2}
 	if sp.Console {
@@ -243,15 +243,15 @@ func newJob(sp ipc.Spawn, store fdStore, null int) (j *job, err error) {
 	for _, u := range sp.Fds {
 		fd, ok := store[u.Name]
 		if !ok {
-			return j, fmt.Errorf("no descriptor %s is stored", u.Name)
+			return fmt.Errorf("no descriptor %s is stored", u.Name)
 		}
 		d, err := dup(fd)
 		if err != nil {
-			return j, fmt.Errorf("cannot duplicate descriptor %s: %w", u.Name, err)
+			return fmt.Errorf("cannot duplicate descriptor %s: %w", u.Name, err)
 		}
 		j.give(u.Fd, d)
 	}
-	return j, nil
+	return nil
 }
 
 // makePipes makes the pipes of the child.

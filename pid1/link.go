@@ -286,7 +286,7 @@ func (k *keeper) tellSpawned(r *run) {
 }
 
 func (k *keeper) tellExited(r *run) {
-	k.tell(r.Exited.Seq, ipc.KindExited, r.Exited)
+	k.tell(r.Exited.Seq, ipc.KindExited, *r.Exited)
 }
 
 // post queues a message. A supervisor to which nothing can be sent is of no

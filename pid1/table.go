@@ -23,15 +23,17 @@ const (
 // It is born spawning, becomes running when execve has succeeded, exited when
 // its leader has been reaped, and is emptied when nothing of its process
 // groups, its session and its cgroup is left. While it is spawning its pid is
-// 0 or that of the exec helper, which turns into the program.
+// 0 or that of the exec helper, which turns into the program. There are as many as
+// services, so it is kept small, and of another size than what lives for a moment:
+// those would lie between them, and what is left of them could not be given back.
 type run struct {
 	ID    ipc.RunID
 	Tag   string
 	State ipc.RunState
-	// Spawned holds the pid of the leader, Exited its end once it has ended.
+	// Spawned holds the pid of the leader, Exited its end once it has ended; until
+	// then it is nil, or zero in a state that another pid1 has written.
 	Spawned ipc.Spawned
-	Exited  ipc.Exited
-	Emptied bool
+	Exited  *ipc.Exited
 	// EmptiedSeq is the number of its Emptied message, 0 if there was none.
 	EmptiedSeq uint64
 	// Pipes are the names under which its read ends are stored, in order.
@@ -42,9 +44,8 @@ type run struct {
 	Groups, Sids []int
 	// Cgroup is the path of its own cgroup, "" for none, and watch the number
 	// of the inotify watch that tells when nothing is left in it, 0 for none.
-	Cgroup  string
-	watch   int
-	Console bool
+	Cgroup string
+	watch  int
 	// early is an end that was seen before it was known whether execve has
 	// succeeded.
 	early *childEnd
@@ -55,7 +56,8 @@ type run struct {
 	// Owed are signals that its groups have had, and those who have left them not.
 	Owed []unix.Signal
 	// Heir is a process that is to be the leader as soon as it is our child.
-	Heir int
+	Heir             int
+	Emptied, Console bool
 	// Killing says that the last order was to kill all of it: whatever turns
 	// up later is killed as well.
 	Killing bool
@@ -183,7 +185,7 @@ func (t *table) becomeRunning(r *run, startTime uint64, at time.Duration) {
 func (t *table) becomeExited(r *run, end childEnd) {
 	t.unlead(r)
 	r.State = ipc.RunExited
-	r.Exited = ipc.Exited{
+	r.Exited = &ipc.Exited{
 		Seq: t.number(), Run: r.ID, Left: true, At: int64(end.at),
 		Code: end.code, Signal: end.signal, Core: end.core,
 		CPU: end.cpu, MaxRSS: end.maxRSS,
@@ -196,8 +198,8 @@ func (t *table) becomeExited(r *run, end childEnd) {
 func (t *table) becomeLed(r *run, pid, pgid, sid int, startTime uint64) {
 	t.unlead(r)
 	delete(t.left, r.ID)
-	delete(t.unacked, r.Exited.Seq)
-	r.State, r.Exited, r.Signalled, r.Heir = ipc.RunRunning, ipc.Exited{}, false, 0
+	t.untell(r)
+	r.State, r.Exited, r.Signalled, r.Heir = ipc.RunRunning, nil, false, 0
 	r.Spawned.Pid, r.Spawned.StartTime = pid, startTime
 	r.Groups = addMember(r.Groups, pgid)
 	if !r.Console {
@@ -240,9 +242,16 @@ func (t *table) becomeEmpty(r *run) {
 func (t *table) remove(r *run) {
 	t.unlead(r)
 	delete(t.left, r.ID)
-	delete(t.unacked, r.Exited.Seq)
+	t.untell(r)
 	delete(t.unacked, r.EmptiedSeq)
 	delete(t.runs, r.ID)
+}
+
+// untell ends the telling of the end of a run's leader, if it has ended.
+func (t *table) untell(r *run) {
+	if r.Exited != nil {
+		delete(t.unacked, r.Exited.Seq)
+	}
 }
 
 // request notes a signal from outside. It is told once until it has been
@@ -306,7 +315,7 @@ func (r *run) describe() ipc.Run {
 		m.Spawned = &s
 	}
 	if r.State == ipc.RunExited {
-		e := r.Exited
+		e := *r.Exited
 		m.Exited = &e
 	}
 	return m
