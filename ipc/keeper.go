@@ -28,6 +28,7 @@ const (
 	KindHalt   Kind = 23 // Halt
 	KindLeave  Kind = 24 // Leave
 	KindShell  Kind = 25 // Shell
+	KindBase   Kind = 26 // Base, if the hello had Bases
 	// pid1 to supervisord
 	KindRun         Kind = 32 // Run
 	KindFd          Kind = 33 // Fd; with one descriptor
@@ -65,6 +66,14 @@ type KeeperHello struct {
 	Down     int64 `msgpack:"down,omitempty"`
 	// LastEnd says how the supervisor before this one ended.
 	LastEnd string `msgpack:"last_end,omitempty"`
+	// Bases says that this pid1 knows Base.
+	Bases bool `msgpack:"bases,omitempty"`
+}
+
+// Base is what the environments of orders have in common, which is most of them and
+// of the orders. It counts on this link for those that come after it.
+type Base struct {
+	Env Words `msgpack:"env,omitempty"`
 }
 
 // Spawn orders a process. pid1 answers Spawned or SpawnFailed; a Spawn with a
@@ -77,8 +86,10 @@ type Spawn struct {
 	// Argv is the command. A name without a slash is looked up in the PATH of
 	// Env.
 	Argv Words `msgpack:"argv"`
-	// Env is the whole environment, KEY=value.
-	Env Words `msgpack:"env,omitempty"`
+	// Env is the whole environment, KEY=value, or with Based what comes over that
+	// of Base.
+	Env   Words `msgpack:"env,omitempty"`
+	Based bool  `msgpack:"based,omitempty"`
 	// Dir is the working directory, "" for pid1's own.
 	Dir string `msgpack:"dir,omitempty"`
 	// Cred is the identity, nil for pid1's own.

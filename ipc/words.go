@@ -3,14 +3,39 @@ package ipc
 import (
 	"errors"
 	"io"
+	"slices"
+	"strings"
 	"unsafe"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
 
 // Words are strings, such as a command or an environment. They are decoded in place,
-// and share the memory of their frame: zinit-pid1 gets an environment with each order.
+// and share the memory of their frame.
 type Words []string
+
+// Over returns an environment, KEY=value, with these variables in place of those of
+// the same name, or after all others.
+func (w Words) Over(base Words) Words {
+	all := make(Words, len(base), len(base)+len(w))
+	copy(all, base)
+	for _, kv := range w {
+		name, _, _ := strings.Cut(kv, "=")
+		if i := base.Find(name); i >= 0 {
+			all[i] = kv
+		} else {
+			all = append(all, kv)
+		}
+	}
+	return all
+}
+
+// Find returns the place of a variable in an environment, -1 where it has none.
+func (w Words) Find(name string) int {
+	return slices.IndexFunc(w, func(kv string) bool {
+		return len(kv) > len(name) && kv[len(name)] == '=' && kv[:len(name)] == name
+	})
+}
 
 var errNoWords = errors.New("want an array of strings")
 

@@ -47,3 +47,14 @@ func TestWordsRefuseWhatIsNone(t *testing.T) {
 		t.Errorf("an array that is cut short was taken for %d words", len(w))
 	}
 }
+
+func TestWordsOverOthers(t *testing.T) {
+	base := Words{"A=1", "AB=2", "C=3"}
+	got := Words{"B=4", "AB=5", "A="}.Over(base)
+	if want := (Words{"A=", "AB=5", "C=3", "B=4"}); !slices.Equal(got, want) {
+		t.Errorf("the environment is %q, want %q", got, want)
+	}
+	if want := (Words{"A=1", "AB=2", "C=3"}); !slices.Equal(base, want) {
+		t.Errorf("the base is now %q", base)
+	}
+}

@@ -69,7 +69,12 @@ type state struct {
 	Link       *ipc.Suspended
 }
 
-const stateVersion = 1
+// Of these versions a state is read; it is written in the last one. In version 2 a
+// supervisor may leave to pid1 what the environments of its orders have in common.
+const (
+	oldestState  = 1
+	stateVersion = 2
+)
 
 // stateMagic begins a state, before a checksum of what follows.
 const stateMagic = "zinit-pid1"
@@ -93,8 +98,8 @@ func decodeState(b []byte) (*state, error) {
 	if err := msgpack.Unmarshal(sum[4:], &head); err != nil {
 		return nil, err
 	}
-	if head.Version != stateVersion {
-		return nil, fmt.Errorf("it has version %d, zinit-pid1 %s reads %d", head.Version, version.Version, stateVersion)
+	if head.Version < oldestState || head.Version > stateVersion {
+		return nil, fmt.Errorf("it has version %d, zinit-pid1 %s reads %d to %d", head.Version, version.Version, oldestState, stateVersion)
 	}
 	var s state
 	if err := msgpack.Unmarshal(sum[4:], &s); err != nil {

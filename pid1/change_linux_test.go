@@ -355,4 +355,48 @@ func TestADamagedStateIsRefused(t *testing.T) {
 	if _, err := decodeState(other); err == nil || !strings.Contains(err.Error(), fmt.Sprint("it has version ", stateVersion+1)) {
 		t.Errorf("another version gives %v", err)
 	}
+	old, err := (&state{Version: oldestState, Pid: 7}).encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := decodeState(old); err != nil || s.Pid != 7 {
+		t.Errorf("a state of version %d gives %+v, %v", oldestState, s, err)
+	}
+}
+
+// TestBaseOfEnvironments: what a supervisor has told once comes with each of its
+// orders, also when pid1 has been replaced, and goes with it.
+func TestBaseOfEnvironments(t *testing.T) {
+	w := start(t, setup{})
+	s := w.supervisor()
+	if !s.hello.Bases {
+		t.Fatal("pid1 does not say that it takes a base")
+	}
+	var id ipc.RunID
+	env := func(s *super, based bool, own ...string) string {
+		t.Helper()
+		id++
+		sp := output(shell(id, `echo "$A|$B|$C"`))
+		sp.Env, sp.Based = own, based
+		s.spawn(sp)
+		_, fds := s.spawned(id)
+		return readLine(t, fds[0])
+	}
+	want := func(when, got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: the environment is %q, want %q", when, got, want)
+		}
+	}
+	s.send(ipc.KindBase, ipc.Base{Env: []string{"A=base", "B=base"}})
+	want("with a base", env(s, true, "B=own", "C=own"), "base|own|own")
+	want("after another order", env(s, true), "base|base|")
+	want("without its base", env(s, false, "C=own"), "||own")
+	w.change()
+	want("after pid1 was replaced", env(s, true, "C=own"), "base|base|own")
+	s.send(ipc.KindBase, ipc.Base{Env: []string{"A=other"}})
+	want("with another base", env(s, true, "C=own"), "other||own")
+	s.kill()
+	s = w.supervisor()
+	want("of the next supervisor", env(s, true, "C=own"), "||own")
 }

@@ -282,6 +282,8 @@ func (k *keeper) obey(f *ipc.Frame) error {
 		}
 		k.spawn(j)
 		return nil
+	case ipc.KindBase:
+		return decode(f, func(m ipc.Base) { k.sup.Base = m.Env })
 	case ipc.KindSignal:
 		return decode(f, k.signal)
 	case ipc.KindMain:
@@ -346,6 +348,9 @@ func (k *keeper) spawn(j *job) {
 	if len(k.table.runs) >= maxRuns {
 		refuse(fmt.Errorf("pid1 knows %d runs, which is the limit", maxRuns))
 		return
+	}
+	if sp.Based {
+		sp.Env, sp.Based = sp.Env.Over(k.sup.Base), false
 	}
 	if err := j.prepare(k.store, k.null); err != nil {
 		refuse(err)

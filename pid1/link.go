@@ -51,6 +51,8 @@ type supervisor struct {
 	condemned bool
 	later     []func()
 	fds       []string // stored names it has not been told of
+	// Base is what the environments that it orders have in common.
+	Base ipc.Words
 
 	Started   time.Duration
 	Ended     time.Duration
@@ -203,7 +205,7 @@ func (k *keeper) introduce() {
 	hello := ipc.KeeperHello{
 		Hello: ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleKeeper, Version: version.Version},
 		Mode:  k.opt.mode, Pid: k.pid, StartTime: k.start, Main: k.opt.main,
-		Restarts: s.Restarts, LastEnd: s.LastEnd,
+		Restarts: s.Restarts, LastEnd: s.LastEnd, Bases: true,
 	}
 	if s.Restarts > 0 {
 		hello.Down = int64(monotonic() - s.AwaySince)
@@ -338,7 +340,7 @@ func (k *keeper) linkEnded(err error) {
 		k.log.warn("the link to the supervisor is broken", "error", err)
 	}
 	s.conn.Close()
-	s.conn, s.told, s.later, s.fds = nil, false, nil, nil
+	s.conn, s.told, s.later, s.fds, s.Base = nil, false, nil, nil, nil
 	k.supervisorGone()
 }
 

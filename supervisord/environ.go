@@ -12,11 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/threefoldtech/zinit/common/spec"
+	"github.com/threefoldtech/zinit/ipc"
 )
 
 // environment is what every command of a service gets beside its own.
 func (s *server) environment(sp *spec.Service) *environ {
-	e := &environ{list: append(make([]string, 0, len(s.base)+8), s.base...)}
+	e := &environ{base: s.base, own: make(ipc.Words, 0, 4)}
 	e.set("ZINIT_SERVICE", sp.Name)
 	e.set("ZINIT_SOCKET", s.paths.Socket)
 	return e
@@ -34,12 +35,12 @@ func ownEnviron() []string {
 	})
 }
 
-// environ is an environment, the last value of a name counting. It is searched
-// from the front: most have few dozen names.
-type environ struct{ list []string }
+// environ is an environment: what is its own over a base that many share. The last
+// value of a name counts. Both are searched from the front: most have few dozen names.
+type environ struct{ base, own ipc.Words }
 
 func newEnviron(base []string) *environ {
-	e := &environ{list: make([]string, 0, len(base)+8)}
+	e := &environ{}
 	for _, kv := range base {
 		if name, _, ok := strings.Cut(kv, "="); ok {
 			e.put(name, kv)
@@ -54,26 +55,24 @@ func newEnviron(base []string) *environ {
 func (e *environ) set(name, value string) { e.put(name, name+"="+value) }
 
 func (e *environ) put(name, kv string) {
-	if i := e.find(name); i >= 0 {
-		e.list[i] = kv
+	if i := e.own.Find(name); i >= 0 {
+		e.own[i] = kv
 		return
 	}
-	e.list = append(e.list, kv)
-}
-
-func (e *environ) find(name string) int {
-	return slices.IndexFunc(e.list, func(kv string) bool {
-		return len(kv) > len(name) && kv[len(name)] == '=' && kv[:len(name)] == name
-	})
+	e.own = append(e.own, kv)
 }
 
 func (e *environ) get(name string) (string, bool) {
-	i := e.find(name)
-	if i < 0 {
-		return "", false
+	for _, list := range []ipc.Words{e.own, e.base} {
+		if i := list.Find(name); i >= 0 {
+			return list[i][len(name)+1:], true
+		}
 	}
-	return e.list[i][len(name)+1:], true
+	return "", false
 }
+
+// all is the whole environment.
+func (e *environ) all() ipc.Words { return e.own.Over(e.base) }
 
 // addFrom adds env_file, then env. config says that an error lies in the
 // configuration itself.

@@ -33,7 +33,7 @@ func (s *server) setProbe(p core.Probe) {
 	b := s.probeBuilder(p.Service)
 	send := func() {
 		m := b.build()
-		c := ipc.ProbeCommand{ProbeID: id, Argv: m.order.Argv, Env: m.order.Env, Dir: m.order.Dir, Cred: m.order.Cred}
+		c := ipc.ProbeCommand{ProbeID: id, Argv: m.order.Argv, Env: b.env.all(), Dir: m.order.Dir, Cred: m.order.Cred}
 		if m.err != nil {
 			c = ipc.ProbeCommand{ProbeID: id, Error: m.err.Error()}
 		}

@@ -29,6 +29,9 @@ type keeper struct {
 	runs  []ipc.Run
 	// fds are duplicates of the stored descriptors that nobody has taken yet.
 	fds map[string]int
+	// base is what environments have in common; based says that pid1 was told.
+	base  ipc.Words
+	based bool
 }
 
 // connectKeeper opens the link on an inherited descriptor and reads the whole
@@ -112,6 +115,22 @@ func runOf(name string) uint64 {
 
 func (k *keeper) send(kind ipc.Kind, body any, fds ...int) error {
 	return k.conn.Send(kind, body, fds...)
+}
+
+// tellBase says what the environments of orders have in common, once: it would be
+// most of what is sent at a boot. A pid1 of a release that does not know of it gets
+// it with each order.
+func (k *keeper) tellBase(base ipc.Words) {
+	k.base = base
+	k.based = k.hello.Bases && k.send(ipc.KindBase, ipc.Base{Env: base}) == nil
+}
+
+// spawn orders a process whose environment comes over the base.
+func (k *keeper) spawn(order ipc.Spawn) error {
+	if order.Based && !k.based {
+		order.Env, order.Based = order.Env.Over(k.base), false
+	}
+	return k.send(ipc.KindSpawn, order)
 }
 
 // store has pid1 keep a descriptor over our death.

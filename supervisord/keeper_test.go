@@ -62,3 +62,48 @@ func TestAForgottenRunIsNotAcknowledged(t *testing.T) {
 		t.Errorf("with a state that cannot be saved pid1 is told %v, want %v", got, want)
 	}
 }
+
+// TestBaseIsToldOnce: to a pid1 that takes it, and any other gets it with each order.
+func TestBaseIsToldOnce(t *testing.T) {
+	for _, takes := range []bool{true, false} {
+		conn, fd, err := ipc.Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		pid1, err := ipc.NewConn(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pid1.Close()
+		k := &keeper{conn: conn, hello: ipc.KeeperHello{Bases: takes}}
+		k.tellBase(ipc.Words{"A=base", "B=base"})
+		if err := k.spawn(ipc.Spawn{Run: 1, Env: ipc.Words{"B=own"}, Based: true}); err != nil {
+			t.Fatal(err)
+		}
+		var base ipc.Base
+		var order ipc.Spawn
+		for order.Run == 0 {
+			f, err := pid1.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var into any = &order
+			if f.Kind == ipc.KindBase {
+				into = &base
+			}
+			if err := f.Decode(into); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if told := base.Env != nil; told != takes || order.Based != takes {
+			t.Errorf("a pid1 that takes a base (%v) is told %q, and the order %+v", takes, base.Env, order)
+		}
+		if len(order.Env) == 2 == takes {
+			t.Errorf("a pid1 that takes a base (%v) gets the environment %q", takes, order.Env)
+		}
+		if got, want := order.Env.Over(base.Env), (ipc.Words{"A=base", "B=own"}); !slices.Equal(got, want) {
+			t.Errorf("the environment is %q, want %q", got, want)
+		}
+	}
+}

@@ -174,7 +174,7 @@ func (s *server) onPrepared(p prepared) {
 		s.events = append(s.events, ev)
 		return
 	}
-	if err := s.keeper.send(ipc.KindSpawn, p.order); err != nil {
+	if err := s.keeper.spawn(p.order); err != nil {
 		if errors.Is(err, ipc.ErrTooLarge) {
 			err = fmt.Errorf("cannot execute it: command and environment may have %d bytes together, and have more", ipc.MaxFrame)
 		}
@@ -268,7 +268,7 @@ func (b builder) build() prepared {
 		return fail(fmt.Errorf("ready_fd = %d is one of the listeners that it gets (mode = pass): choose %d or more",
 			l.ReadyFd, firstListener+len(b.listeners)), true)
 	}
-	p.order.Env = env.list
+	p.order.Env, p.order.Based = env.own, true
 	p.order.Rlimits = rlimits(sp.Limits)
 	p.order.Nice, p.order.OOMScoreAdj = sp.Limits.Nice, sp.Limits.OOMScoreAdj
 	p.order.NoNewPrivs = sp.Limits.NoNewPrivs

@@ -48,7 +48,7 @@ type server struct {
 	timer     *time.Timer
 	preparing chan struct{} // a place for each order that is being made
 
-	base     []string // environment of all services; does not change
+	base     ipc.Words // environment of all services; does not change
 	services map[string]*spec.Service
 	// ownProxies are those of files of their own, proxies all; listeners are
 	// their open sockets. counted want the counters that come into counting.
@@ -142,7 +142,7 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour), preparing: make(chan struct{}, maxPrepared),
 		history: &history{}, waiters: map[*waiter]bool{}, news: map[string]bool{}, pipes: map[core.RunID]logPipes{},
 		ended: &logEnds{more: make(chan struct{}, 1)}, helperRuns: map[ipc.RunID]bool{}, unmet: map[string]bool{},
-		base:       newEnviron(ownEnviron()).list,
+		base:       newEnviron(ownEnviron()).own,
 		ownProxies: map[string]*spec.Proxy{}, listeners: map[spec.Address]int{}, deaf: map[spec.Address]string{},
 	}
 	s.health = &helper{name: core.HelperHealth, role: ipc.RoleHealth, onFrame: s.onHealthFrame}
@@ -152,6 +152,7 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	if err := s.settleIn(); err != nil {
 		return nil, err
 	}
+	k.tellBase(s.base)
 	p := s.paths
 	if s.logs, err = logs.Open(logs.Options{
 		Dir: p.RuntimeDir + "/logs", Memory: o.logMemory, Logger: log, EOF: s.ended.add,

@@ -309,7 +309,7 @@ func (s *server) unheardStarts(old *saved) map[string][]int {
 		if p.session != p.pid {
 			continue
 		}
-		env := environ{list: environOf(p.pid)} // none for others: they are not ours
+		env := environ{own: environOf(p.pid)} // none for others: they are not ours
 		name, _ := env.get("ZINIT_SERVICE")
 		if _, ours := found[name]; !ours {
 			continue
