@@ -80,8 +80,9 @@ func main() {
 	// Set by hand, it is not adjusted from time to time.
 	runtime.GOMAXPROCS(procs)
 	// A keeper of a few services has some hundred kilobytes. While a system starts
-	// it is not to collect: for that the runtime waits for the forks under way.
-	memory.Keep(50)
+	// it is to collect seldom: for that the runtime waits for the forks under way. Of
+	// many services what stays would lie between what does not, so once it does.
+	memory.Keep(4<<20, 50)
 	if os.Getenv("PATH") == "" {
 		os.Setenv("PATH", defaultPath)
 	}

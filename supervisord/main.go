@@ -276,7 +276,7 @@ func supervise(o options, link string, log *slog.Logger) error {
 	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), procs))
 	// The heap is small and mostly idle: collecting it a little more often costs
 	// less than what it would grow to.
-	memory.Keep(50)
+	memory.Keep(32<<20, 50)
 	k, err := connectKeeper(link)
 	if err != nil {
 		return err

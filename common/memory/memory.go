@@ -20,11 +20,11 @@ const (
 	looks   = 60
 )
 
-// startPercent has a start collect for the first time at 32 MiB, in percent of the
-// least heap of the runtime, 4 MiB. From then on the heap may grow by busyPercent.
+// A start collects for the first time at a multiple of the least heap of the runtime,
+// 4 MiB. From then on the heap may grow by busyPercent.
 const (
-	startPercent = 800
-	busyPercent  = 200
+	leastHeap   = 4 << 20
+	busyPercent = 200
 )
 
 // worthIt is how much memory of its own a process has, in bytes, from which on it is
@@ -39,11 +39,11 @@ var (
 )
 
 // Keep is called once, at the start. Until that has settled, collecting is rare:
-// what there is then is mostly garbage, and short. Afterwards the heap may grow by
-// percent before it is collected, and what the start has touched goes back to the
-// kernel.
-func Keep(percent int) {
-	debug.SetGCPercent(startPercent)
+// what there is then is mostly garbage, and short. It begins when the heap has start
+// bytes. Afterwards the heap may grow by percent before it is collected, and what the
+// start has touched goes back to the kernel.
+func Keep(start, percent int) {
+	debug.SetGCPercent(100 * start / leastHeap)
 	runtime.AddCleanup(new(*int), collected, struct{}{})
 	time.AfterFunc(Settled-time.Second, func() { settle(percent, looks) })
 }

@@ -69,10 +69,13 @@ type Run struct {
 // Record is all that has to be known about a service after a crash, beside
 // its configuration.
 type Record struct {
-	Name  string `msgpack:"name"`
-	State State  `msgpack:"state"`
+	Name string `msgpack:"name"`
 	// Since is when it got into its state.
 	Since Time `msgpack:"since"`
+
+	// What takes a byte is side by side: there is a record for each service.
+
+	State State `msgpack:"state"`
 	// Up is the wish.
 	Up bool `msgpack:"up"`
 	// Due says that it is to be started as soon as it is down and nothing is
@@ -83,20 +86,29 @@ type Record struct {
 	UnderWay bool `msgpack:"under_way,omitempty"`
 	// Halt says that it is to be stopped as soon as its dependents are, HaltBy
 	// names the dependency that is the cause of it.
-	Halt   HaltFor `msgpack:"halt,omitempty"`
-	HaltBy string  `msgpack:"halt_by,omitempty"`
+	Halt HaltFor `msgpack:"halt,omitempty"`
+	// Signalled says that its stop signal was ordered, Killed that it had to be
+	// killed.
+	Signalled bool `msgpack:"signalled,omitempty"`
+	Killed    bool `msgpack:"killed,omitempty"`
+	// Cleaning says that its last run has left something behind, which is being
+	// ended.
+	Cleaning bool `msgpack:"cleaning,omitempty"`
+	// Done says that a oneshot has ended by itself with success.
+	Done bool `msgpack:"done,omitempty"`
+	// Removed says that it is in the configuration no more, and forgotten as
+	// soon as it is down.
+	Removed bool `msgpack:"removed,omitempty"`
+	// Shell says that an emergency shell was asked for because of this failure.
+	Shell bool `msgpack:"shell,omitempty"`
+
+	HaltBy string `msgpack:"halt_by,omitempty"`
 	// Deadline: Starting: the start timeout. Running: the watchdog. Stopping:
 	// the time for what was tried last. Exited, Failed: the next start. With
 	// Cleaning: SIGKILL for what its last run left behind.
 	Deadline Time `msgpack:"deadline,omitempty"`
-	Cleaning bool `msgpack:"cleaning,omitempty"`
-	// Failure is why it is being stopped, if that is a failure. Signalled says
-	// that its stop signal was ordered, Killed that it had to be killed.
-	Failure   *Reason `msgpack:"failure,omitempty"`
-	Signalled bool    `msgpack:"signalled,omitempty"`
-	Killed    bool    `msgpack:"killed,omitempty"`
-	// Done says that a oneshot has ended by itself with success.
-	Done bool `msgpack:"done,omitempty"`
+	// Failure is why it is being stopped, if that is a failure.
+	Failure *Reason `msgpack:"failure,omitempty"`
 	// Restarts counts them in a row, Total all.
 	Restarts int `msgpack:"restarts,omitempty"`
 	Total    int `msgpack:"total,omitempty"`
@@ -117,11 +129,6 @@ type Record struct {
 	LastMain RunID `msgpack:"last_main,omitempty"`
 	PrevMain RunID `msgpack:"prev_main,omitempty"`
 	LastRun  RunID `msgpack:"last_run,omitempty"`
-	// Removed says that it is in the configuration no more, and forgotten as
-	// soon as it is down.
-	Removed bool `msgpack:"removed,omitempty"`
-	// Shell says that an emergency shell was asked for because of this failure.
-	Shell bool `msgpack:"shell,omitempty"`
 	// StatusText is what it said of itself.
 	StatusText string `msgpack:"status_text,omitempty"`
 	// Health is what its probes have found out since its last start, nil
@@ -156,10 +163,10 @@ type service struct {
 	// never does.
 	users, followers int
 	counted, loose   bool
-	// probe is how it is probed now; watched says that zinit-healthd is needed
-	// for it.
-	probe   Probe
+	// watched says that zinit-healthd is needed for it; probe is how it is probed
+	// now.
 	watched bool
+	probe   Probe
 }
 
 func byName(a, b *service) int { return strings.Compare(a.Name, b.Name) }
