@@ -148,14 +148,14 @@ func New(services map[string]*spec.Service, o Options) *Core {
 func unlinked(services map[string]*spec.Service, o Options) *Core {
 	c := &Core{
 		opts:     o,
-		services: map[string]*service{},
-		touched:  map[string]bool{},
+		services: make(map[string]*service, len(services)),
+		touched:  make(map[string]bool, len(services)),
 		runs:     map[RunID]*service{},
 		strays:   map[RunID]bool{},
 		removing: map[string]bool{},
 		proxies:  map[string]*proxy{},
 		gates:    map[string]bool{},
-		dirty:    map[string]bool{},
+		dirty:    make(map[string]bool, len(services)),
 
 		dirtyGlobal: true,
 	}

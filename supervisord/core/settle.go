@@ -58,6 +58,15 @@ func (c *Core) touchNames(lists ...[]string) {
 	}
 }
 
+// merged is a set with another, which is not used any more.
+func merged(set, other map[string]bool) map[string]bool {
+	if len(set) == 0 {
+		return other // at a boot those are all services
+	}
+	maps.Copy(set, other)
+	return set
+}
+
 // settle looks at what was touched until nothing changes: who is to stop
 // first, so that this has reached everybody before the first one does stop,
 // then stops, then starts. What is to go on after its last run starts before
@@ -69,22 +78,22 @@ func (c *Core) settle() {
 	for c.anyTouched() {
 		blocked := map[string]bool{}
 		for c.anyTouched() {
-			starts := map[string]bool{}
+			var starts map[string]bool
 			for c.anyTouched() {
-				stops := map[string]bool{}
+				var stops map[string]bool
 				for c.anyTouched() {
 					round := c.touched
 					c.touched = map[string]bool{}
-					maps.Copy(stops, round)
+					stops = merged(stops, round)
 					for _, s := range c.sorted(round) {
 						c.settleHalt(s)
 					}
 				}
-				maps.Copy(starts, stops)
 				for _, s := range c.sorted(stops) {
 					c.settleStop(s)
 					c.settleGone(s)
 				}
+				starts = merged(starts, stops)
 			}
 			list := c.sorted(starts)
 			for _, s := range list {
