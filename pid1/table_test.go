@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
 	"pgregory.net/rapid"
 
@@ -254,5 +255,18 @@ func TestStoreIsBounded(t *testing.T) {
 	}
 	if err := s.put("one more", fd); err == nil {
 		t.Error("there is no limit")
+	}
+}
+
+// TestRunsLieApart: the allocator puts objects of a size together, and a run stays when
+// the order and the job that were made with it have gone.
+func TestRunsLieApart(t *testing.T) {
+	class := func(size uintptr) int { return cap(append([]byte(nil), make([]byte, size)...)) }
+	r := class(unsafe.Sizeof(run{}))
+	if j := class(unsafe.Sizeof(job{})); j == r {
+		t.Errorf("a job takes %d bytes, as a run does", j)
+	}
+	if r > 288 {
+		t.Errorf("a run takes %d bytes: there is one for each service", r)
 	}
 }
