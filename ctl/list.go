@@ -71,6 +71,9 @@ func notLoaded(problems []ipc.Problem) string {
 	case 0:
 		return ""
 	case 1:
+		if problems[0].Loaded {
+			return "Loaded with an error: " + problem(problems[0])
+		}
 		return "Not loaded: " + problem(problems[0])
 	default:
 		return fmt.Sprintf("There are %d errors in the configuration, see zinit status.", n)

@@ -412,6 +412,8 @@ type Problem struct {
 	Line    int    `msgpack:"line,omitempty" json:"line,omitempty"`
 	Column  int    `msgpack:"column,omitempty" json:"column,omitempty"`
 	Message string `msgpack:"message" json:"message"`
+	// Loaded says in an Info that the file is in effect, as far as it can be.
+	Loaded bool `msgpack:"loaded,omitempty" json:"loaded,omitempty"`
 }
 
 // Info is the answer of system.info.

@@ -97,9 +97,17 @@ func needsRestart(field string) bool {
 // apply puts a plan into effect, with the listeners that were opened for it. It
 // runs in the loop.
 func (s *server) apply(p plan, opened map[spec.Address]int) {
+	if len(s.problems) > 0 {
+		s.problems = slices.DeleteFunc(s.problems, func(bad spec.Problem) bool { return bad.Between })
+		s.problems = append(s.problems, spec.Plan{Services: p.services, Proxies: allProxies(p.services, p.proxies)}.Check()...)
+	}
+	without := s.unlogged
+	s.findUnlogged(p.services)
 	for n, sp := range p.services {
 		if s.services[n] != sp {
 			s.store.put(recordSpec, sp)
+		}
+		if s.services[n] != sp || without[n] != s.unlogged[n] {
 			s.configure(sp)
 		}
 	}
@@ -118,6 +126,17 @@ func (s *server) apply(p plan, opened map[spec.Address]int) {
 		}
 	}
 	s.moved = true
+}
+
+// findUnlogged notes of which services another one has the log file.
+func (s *server) findUnlogged(services map[string]*spec.Service) {
+	s.unlogged = map[string]string{}
+	if len(s.problems) == 0 {
+		return // only at boot something takes effect that shares one
+	}
+	for _, bad := range (spec.Plan{Services: services}).SharedLogFiles() {
+		s.unlogged[bad.Service] = bad.Message
+	}
 }
 
 // configured is what the directories hold, and what was added at run time.

@@ -176,6 +176,7 @@ func firstRun() core.RunID { return core.RunID(time.Now().UnixMilli()) }
 
 // adoptPipes takes over the log pipes and notify sockets that pid1 has kept.
 func (s *server) adoptPipes() {
+	s.findUnlogged(s.services)
 	for _, name := range slices.Sorted(maps.Keys(s.services)) {
 		s.configure(s.services[name])
 	}

@@ -268,6 +268,7 @@ func (s *server) info() ipc.Info {
 			break
 		}
 		i.ConfigErrors = append(i.ConfigErrors, problemOf(p))
+		i.ConfigErrors[n].Loaded = p.Between
 	}
 	return i
 }
