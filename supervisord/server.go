@@ -96,6 +96,8 @@ type server struct {
 	lost     bool
 	cut      bool
 	unsaved  bool // the last attempt to save the state failed
+	// unsavedSince is when that began.
+	unsavedSince ipc.Time
 	// unforgotten are the runs that are over since then: pid1 remembers them for
 	// the next supervisor, which would start them again by what is saved.
 	unforgotten []core.RunID

@@ -255,6 +255,9 @@ func (s *server) info() ipc.Info {
 		Replaced: s.replaced,
 	}
 	i.Started = &s.zinitStarted
+	if s.unsaved {
+		i.Unsaved, i.UnsavedSince = s.store.failed.Error(), &s.unsavedSince
+	}
 	for _, n := range s.core.Names() {
 		v, _ := s.core.View(s.now(), n)
 		i.Services[v.State.String()]++
