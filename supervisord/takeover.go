@@ -196,7 +196,9 @@ func (s *server) noteReplaced(a core.Adopted) {
 		At: &moment, Why: h.LastEnd, TookMS: float64(down.Round(10*time.Microsecond)) / float64(time.Millisecond),
 		Version: version.Version, StateLost: s.lost, StateCut: s.cut, Ended: len(a.Ended),
 	}
-	r.StateOld = len(a.Kept)+len(a.Ended) > 0 && !s.lost && !s.cut
+	if r.StateOld = a.Late && !s.lost && !s.cut; r.StateOld {
+		s.log.Error("the saved state is older than what ran, because it could not be saved any more: what was decided since is lost")
+	}
 	s.replaced = append(s.replaced, r)
 	s.replaced = slices.Clone(s.replaced[max(0, len(s.replaced)-maxReplaced):])
 	args := []any{"services", len(s.services), "runs", len(s.keeper.runs), "restarts", h.Restarts, "down", down.Round(10 * time.Microsecond), "last", h.LastEnd}
