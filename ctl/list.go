@@ -60,6 +60,9 @@ func listCommand(flags *pflag.FlagSet) func(*app, []string) error {
 			if line := notLoaded(info.ConfigErrors); line != "" {
 				fmt.Fprintln(a.stderr, line)
 			}
+			if info.Unsaved != "" {
+				fmt.Fprintln(a.stderr, clean("The state cannot be saved: "+info.Unsaved))
+			}
 			return nil
 		})
 	}
@@ -71,6 +74,9 @@ func notLoaded(problems []ipc.Problem) string {
 	case 0:
 		return ""
 	case 1:
+		if problems[0].Loaded {
+			return "Loaded with an error: " + problem(problems[0])
+		}
 		return "Not loaded: " + problem(problems[0])
 	default:
 		return fmt.Sprintf("There are %d errors in the configuration, see zinit status.", n)
@@ -214,6 +220,10 @@ func (a *app) systemStatus(ctx context.Context, c *client.Client) error {
 	f.addClean("config", info.ConfigDir)
 	f.addClean("socket", info.Socket)
 	f.addClean("runtime", info.RuntimeDir)
+	if since := info.UnsavedSince; since != nil {
+		f.add("state", a.paint(red, clean("cannot be saved: "+info.Unsaved)))
+		f.add("", "since "+a.when(*since)+"; what is decided meanwhile is lost if zinit-server dies")
+	}
 	a.addReplaced(&f, info)
 	for _, p := range info.ConfigErrors {
 		f.add("error", a.paint(red, problem(p)))
@@ -241,12 +251,24 @@ func (a *app) addReplaced(f *fields, info ipc.Info) {
 		return
 	}
 	latest := info.Replaced[max(0, len(info.Replaced)-lastReplaced):]
+	var last ipc.Replaced
+	if len(latest) > 0 {
+		last = latest[len(latest)-1]
+	}
+	kept := "it kept what ran"
+	if last.Ended > 0 {
+		kept = fmt.Sprintf("it ended %d that nothing was known of, kept what else ran", last.Ended)
+	}
 	what := "no service was touched"
 	switch {
 	case info.StateLost:
-		what = "the last one found no saved state: it kept what ran, and began all else as at boot"
-	case len(latest) > 0 && latest[len(latest)-1].StateCut:
-		what = "the last one could not read the end of the saved state: it kept what ran, and what was decided last is lost"
+		what = "the last one found no saved state: " + kept + ", and began all else as at boot"
+	case last.StateCut:
+		what = "the last one could not read the end of the saved state: " + kept + ", and what was decided last is lost"
+	case !last.Untouched():
+		what = "the last one found a saved state older than what ran: " + kept + ", and what was decided since is lost"
+	case slices.ContainsFunc(info.Replaced, func(r ipc.Replaced) bool { return !r.Untouched() }):
+		what = "the last time no service was touched"
 	}
 	f.add("supervisor", fmt.Sprintf("was replaced %s, %s", times(n), what))
 	for _, r := range latest {

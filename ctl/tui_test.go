@@ -223,6 +223,17 @@ func TestFullScreenSaysWhatHappened(t *testing.T) {
 	if got := picture(m); strings.Contains(got, "no connection") || !strings.Contains(got, "was replaced (upgrade from 0.0.9 to 0.1.0): no service was touched") {
 		t.Errorf("after the loss:\n%s", got)
 	}
+	again.ServerRestarts++
+	again.Replaced = append(again.Replaced, ipc.Replaced{Why: "killed by SIGKILL", StateOld: true})
+	again.Unsaved = "no space left"
+	m.Update(tui.Snapshot{Services: services(), Info: again, At: testNow})
+	if got := picture(m); !strings.Contains(got, "was replaced (killed by SIGKILL): it found an old state.") {
+		t.Errorf("after one that found an old state:\n%s", got)
+	}
+	m.Update(tui.Tick{Now: testNow.Add(time.Minute)}) // what was said is read
+	if got := picture(m); !strings.Contains(got, "\nThe state cannot be saved: no space left\n") {
+		t.Errorf("where the state cannot be saved:\n%s", got)
+	}
 }
 
 // The cursor stays on its service, wherever that goes.

@@ -412,6 +412,8 @@ type Problem struct {
 	Line    int    `msgpack:"line,omitempty" json:"line,omitempty"`
 	Column  int    `msgpack:"column,omitempty" json:"column,omitempty"`
 	Message string `msgpack:"message" json:"message"`
+	// Loaded says in an Info that the file is in effect, as far as it can be.
+	Loaded bool `msgpack:"loaded,omitempty" json:"loaded,omitempty"`
 }
 
 // Info is the answer of system.info.
@@ -441,6 +443,10 @@ type Info struct {
 	StateLost bool `msgpack:"state_lost,omitempty" json:"state_lost,omitempty"`
 	// Replaced are the last of these times, oldest first.
 	Replaced []Replaced `msgpack:"replaced,omitempty" json:"replaced,omitempty"`
+	// Unsaved says why the state cannot be saved, UnsavedSince since when: what is
+	// decided meanwhile is lost if the supervisor dies.
+	Unsaved      string `msgpack:"unsaved,omitempty" json:"unsaved,omitempty"`
+	UnsavedSince *Time  `msgpack:"unsaved_since,omitempty" json:"unsaved_since,omitempty"`
 }
 
 // Replaced is one time that a supervisor took the place of another.
@@ -455,6 +461,16 @@ type Replaced struct {
 	// could not be read, so that what was decided last is not known any more.
 	StateLost bool `msgpack:"state_lost,omitempty" json:"state_lost,omitempty"`
 	StateCut  bool `msgpack:"state_cut,omitempty" json:"state_cut,omitempty"`
+	// StateOld says that what ran was newer than the saved state, which could not
+	// be saved any more, so that what was decided since is not known.
+	StateOld bool `msgpack:"state_old,omitempty" json:"state_old,omitempty"`
+	// Ended is how many services ran that nothing was known of, and were ended.
+	Ended int `msgpack:"ended,omitempty" json:"ended,omitempty"`
+}
+
+// Untouched says that no service noticed.
+func (r Replaced) Untouched() bool {
+	return !r.StateLost && !r.StateCut && !r.StateOld && r.Ended == 0
 }
 
 // Upgraded is the answer of system.upgrade: the supervisor is about to be

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -163,16 +165,23 @@ func ownSocket(path string, p *spec.Proxy) error {
 	return os.Chmod(path, fs.FileMode(p.SocketMode))
 }
 
-// ownListeners gives the sockets that a changed proxy has already the mode and
-// the owner that it says now.
-func (s *server) ownListeners(p *spec.Proxy) {
-	for _, a := range p.Listen {
-		if _, open := s.listeners[a]; open && a.Network == "unix" {
-			if err := ownSocket(a.Address, p); err != nil {
-				s.log.Error("cannot change a socket of a proxy", "proxy", p.Name, "error", err)
-			}
+// ownListener gives a socket that is open already the mode and the owner that
+// its proxy says now.
+func (s *server) ownListener(a spec.Address, p *spec.Proxy) {
+	if _, open := s.listeners[a]; open && a.Network == "unix" {
+		if err := ownSocket(a.Address, p); err != nil {
+			s.log.Error("cannot change a socket of a proxy", "proxy", p.Name, "error", err)
 		}
 	}
+}
+
+// whyDeaf says why a proxy does not listen on one of its addresses, "" where it
+// does.
+func (s *server) whyDeaf(p *spec.Proxy, a spec.Address) string {
+	if owner := s.owners[a]; owner != p {
+		return fmt.Sprintf("%s is where the proxy %s listens", a, owner.Name)
+	}
+	return s.deaf[a]
 }
 
 // openListeners binds what proxies listen on and is not open yet, or where
@@ -233,12 +242,18 @@ func closeListeners(opened map[spec.Address]int) {
 func (s *server) takeListeners() {
 	ctx, cancel := context.WithTimeout(context.Background(), namesAtStart)
 	defer cancel()
+	all := spec.Plan{Proxies: s.proxies}
 	circles := map[string]error{}
-	for _, bad := range (spec.Plan{Proxies: s.proxies}).ProxyLoops() {
+	for _, bad := range all.ProxyLoops() {
 		circles[bad.Service] = errors.New(bad.Message)
 	}
-	for _, p := range s.proxies {
+	s.owners = all.Listeners()
+	for _, name := range slices.Sorted(maps.Keys(s.proxies)) {
+		p := s.proxies[name]
 		for _, a := range p.Listen {
+			if _, open := s.listeners[a]; open || s.owners[a] != p {
+				continue
+			}
 			fd, ok := s.keeper.take(listenerName(a))
 			if !ok {
 				err := circles[p.Name]
@@ -277,14 +292,8 @@ func (s *server) keepListeners(opened map[spec.Address]int) {
 		s.keeper.store(listenerName(a), fd)
 		delete(opened, a)
 	}
-	used := map[spec.Address]bool{}
-	for _, p := range s.proxies {
-		for _, a := range p.Listen {
-			used[a] = true
-		}
-	}
 	for a, fd := range s.listeners {
-		if !used[a] {
+		if s.owners[a] == nil {
 			s.dropListener(a, fd)
 			delete(s.listeners, a)
 		}

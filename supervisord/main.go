@@ -103,7 +103,7 @@ func parseFlags(args []string) (options, error) {
 	f.StringVar(&o.systemDir, "system-dir", "", "`directory` with the services that start before all others (default on a machine, and with --pid1-mode: /etc/zinit/system)")
 	f.BoolVar(&o.pid1Mode, "pid1-mode", false, "read the system directory, as on a machine")
 	f.StringVar(&o.socket, "socket", "", "control socket `path`")
-	f.StringVar(&o.runtimeDir, "runtime-dir", "", "`directory` for state and logs (default: derived from the socket)")
+	f.StringVar(&o.runtimeDir, "runtime-dir", "", "`directory` for state and logs (default: the socket's path without .sock, or with .d added)")
 	mode := f.String("socket-mode", "0600", "permissions of the control socket, in `octal`")
 	f.StringVar(&o.socketGroup, "socket-group", "", "`group` whose members may control zinit, too")
 	level := f.String("log-level", os.Getenv("ZINIT_LOG_LEVEL"), "trace, debug, info, warn or error")
@@ -285,15 +285,10 @@ func supervise(o options, link string, log *slog.Logger) error {
 	if !o.attachLogsSet {
 		o.attachLogs = k.hello.Mode == ipc.ModeContainer
 	}
-	if o.configDir, err = paths.ConfigDir(o.configDir, k.hello.Mode != ipc.ModeStandalone); err != nil {
-		return err
+	var s *server
+	if err = o.findDirs(k.hello.Mode); err == nil {
+		s, err = start(o, k, log)
 	}
-	if o.systemDir != "" || o.pid1Mode || k.hello.Mode == ipc.ModeVM {
-		if o.systemDir, err = paths.SystemDir(o.systemDir, true); err != nil {
-			return err
-		}
-	}
-	s, err := start(o, k, log)
 	if err != nil {
 		log.Error("cannot start", "error", err) // before pid1 ends all, this process too
 		k.giveUp(1, err)
@@ -311,6 +306,17 @@ func supervise(o options, link string, log *slog.Logger) error {
 		return err
 	}
 	return nil
+}
+
+// findDirs fills in the directories of services that no flag says.
+func (o *options) findDirs(mode ipc.Mode) (err error) {
+	if o.configDir, err = paths.ConfigDir(o.configDir, mode != ipc.ModeStandalone); err != nil {
+		return err
+	}
+	if o.systemDir != "" || o.pid1Mode || mode == ipc.ModeVM {
+		o.systemDir, err = paths.SystemDir(o.systemDir, true)
+	}
+	return err
 }
 
 // giveUp says that zinit cannot even start: trying again would not help.

@@ -88,6 +88,7 @@ func (n *notifier) listen(run core.RunID, cred *ipc.Cred, k *keeper) error {
 	// Services of other users reach their sockets through it; the names are
 	// no secret, each socket belongs to its user.
 	os.Mkdir(n.dir, 0o711) // binding says what is wrong
+	os.Chmod(n.dir, 0o711) // which the umask, of today or of another start, may have narrowed
 	if err = bindNotify(fd, path, cred); err == nil {
 		err = k.store(notifyName(run), fd)
 	}

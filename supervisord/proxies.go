@@ -77,8 +77,9 @@ func xinetName(proxy string) string { return "xinet " + proxy }
 // the services, with the listeners that were opened for them. It runs in the
 // loop.
 func (s *server) setProxies(own map[string]*spec.Proxy, opened map[spec.Address]int) {
-	had := s.proxies
+	had := s.owners
 	s.ownProxies, s.proxies = own, allProxies(s.services, own)
+	s.owners = spec.Plan{Proxies: s.proxies}.Listeners()
 	s.passing = map[string][]*spec.Proxy{}
 	for _, name := range slices.Sorted(maps.Keys(s.proxies)) {
 		if p := s.proxies[name]; p.Mode == spec.ProxyPass {
@@ -86,9 +87,9 @@ func (s *server) setProxies(own map[string]*spec.Proxy, opened map[spec.Address]
 		}
 	}
 	s.store.put(recordProxies, slices.Collect(maps.Values(own)))
-	for name, p := range s.proxies {
-		if had[name] != p {
-			s.ownListeners(p)
+	for a, p := range s.owners {
+		if had[a] != p {
+			s.ownListener(a, p)
 		}
 	}
 	s.keepListeners(opened)
@@ -109,7 +110,7 @@ func (s *server) tellProxies() {
 		}
 		var fds []int
 		for _, a := range p.Listen {
-			if fd, open := s.listeners[a]; open {
+			if fd, open := s.listeners[a]; open && s.owners[a] == p {
 				m.Listen = append(m.Listen, ipc.Address(a))
 				fds = append(fds, fd)
 			}
@@ -208,7 +209,7 @@ func samePassed(a, b []*spec.Proxy) bool {
 func (s *server) sameListeners(service string, were map[spec.Address]int) bool {
 	for _, p := range s.passing[service] {
 		for _, a := range p.Listen {
-			if fd, open := were[a]; open && fd != s.listeners[a] {
+			if fd, open := were[a]; open && s.owners[a] == p && fd != s.listeners[a] {
 				return false
 			}
 		}
@@ -224,7 +225,7 @@ type passedListener struct{ stored, proxy string }
 func (s *server) passed(service string) (passed []passedListener, deaf string) {
 	for _, p := range s.passing[service] {
 		for _, a := range p.Listen {
-			if why := s.deaf[a]; why != "" {
+			if why := s.whyDeaf(p, a); why != "" {
 				return nil, why
 			}
 			passed = append(passed, passedListener{listenerName(a), p.Name})

@@ -97,9 +97,17 @@ func needsRestart(field string) bool {
 // apply puts a plan into effect, with the listeners that were opened for it. It
 // runs in the loop.
 func (s *server) apply(p plan, opened map[spec.Address]int) {
+	if len(s.problems) > 0 {
+		s.problems = slices.DeleteFunc(s.problems, func(bad spec.Problem) bool { return bad.Between })
+		s.problems = append(s.problems, spec.Plan{Services: p.services, Proxies: allProxies(p.services, p.proxies)}.Check()...)
+	}
+	without := s.unlogged
+	s.findUnlogged(p.services)
 	for n, sp := range p.services {
 		if s.services[n] != sp {
 			s.store.put(recordSpec, sp)
+		}
+		if s.services[n] != sp || without[n] != s.unlogged[n] {
 			s.configure(sp)
 		}
 	}
@@ -118,6 +126,17 @@ func (s *server) apply(p plan, opened map[spec.Address]int) {
 		}
 	}
 	s.moved = true
+}
+
+// findUnlogged notes of which services another one has the log file.
+func (s *server) findUnlogged(services map[string]*spec.Service) {
+	s.unlogged = map[string]string{}
+	if len(s.problems) == 0 {
+		return // only at boot something takes effect that shares one
+	}
+	for _, bad := range (spec.Plan{Services: services}).SharedLogFiles() {
+		s.unlogged[bad.Service] = bad.Message
+	}
 }
 
 // configured is what the directories hold, and what was added at run time.
@@ -242,11 +261,12 @@ func invalid(problems []spec.Problem) *ipc.Error {
 }
 
 // change takes over a service that nothing speaks against, and has a waiter see
-// what comes of it.
-func (s *server) change(ctx context.Context, sp *spec.Service, opened map[spec.Address]int, w *waiter, before map[string]core.State) (ipc.Reloaded, error) {
+// what comes of it. It says whether the service is starting from then on, which by
+// the next turn of the loop it may have done.
+func (s *server) change(ctx context.Context, sp *spec.Service, opened map[spec.Address]int, w *waiter, before map[string]core.State) (r ipc.Reloaded, starting bool, err error) {
 	var p plan
 	var refused *ipc.Error
-	err := s.in(ctx, func() {
+	err = s.in(ctx, func() {
 		if refused = s.refusal(sp); refused != nil {
 			return
 		}
@@ -258,8 +278,10 @@ func (s *server) change(ctx context.Context, sp *spec.Service, opened map[spec.A
 		before[sp.Name] = v.State
 		s.waiters[w] = true
 		s.apply(p, opened)
+		v, _ = s.core.View(s.now(), sp.Name)
+		starting = v.State == core.StateStarting
 	})
-	return p.result, cmpError(refused, err)
+	return p.result, starting, cmpError(refused, err)
 }
 
 // parseOne reads the service of a request.
@@ -377,26 +399,18 @@ func (s *server) put(ctx context.Context, sp *spec.Service, p ipc.ConfigParams) 
 		}
 	}
 	// The file is there: what it says takes effect even if the client has gone.
-	result, err := s.change(context.WithoutCancel(ctx), sp, opened, w, before)
+	result, starting, err := s.change(context.WithoutCancel(ctx), sp, opened, w, before)
 	if err != nil {
 		return nil, err
 	}
 	wants := sp.Status == spec.StatusStart
 	for _, c := range result.Changed {
-		wants = c.Restart || s.isStarting(ctx, sp.Name) // what was down may be tried again
+		wants = c.Restart || starting // what was down may be tried again
 	}
 	if len(result.Added) == 0 && len(result.Changed) == 0 {
 		wants = before[sp.Name] == core.StateStarting // asked for again, when the first answer was lost
 	}
 	return s.await(ctx, w, before, ipc.NamesParams{NoWait: p.NoWait || !wants, TimeoutMS: p.TimeoutMS}, "start")
-}
-
-func (s *server) isStarting(ctx context.Context, name string) (is bool) {
-	_ = s.in(ctx, func() { // an end of the server is told by what comes next
-		v, _ := s.core.View(s.now(), name)
-		is = v.State == core.StateStarting
-	})
-	return is
 }
 
 // remove is service.remove: the service, and its file.

@@ -143,9 +143,11 @@ func (s *server) mend() {
 	if s.logs.Mend() {
 		put("the directory of logs, and what was in it is lost,", dir+"/logs", nil)
 	}
-	if s.store.misplaced() {
+	if had := s.store.file != nil; s.store.misplaced() {
 		s.saveAll(nil)
-		put("the saved state", s.store.path, s.store.failed)
+		if had { // else there was no room for it
+			put("the saved state", s.store.path, s.store.failed)
+		}
 	}
 	s.watch.lookAt(dir, s.paths.Socket)
 }

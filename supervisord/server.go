@@ -51,17 +51,21 @@ type server struct {
 	base     ipc.Words // environment of all services; does not change
 	services map[string]*spec.Service
 	// ownProxies are those of files of their own, proxies all; listeners are
-	// their open sockets. counted want the counters that come into counting.
-	// passing those with mode = pass by service.
+	// their open sockets, owners the one proxy that each address is for. counted
+	// want the counters that come into counting. passing those with mode = pass
+	// by service.
 	ownProxies map[string]*spec.Proxy
 	passing    map[string][]*spec.Proxy
 	proxies    map[string]*spec.Proxy
 	listeners  map[spec.Address]int
+	owners     map[spec.Address]*spec.Proxy
 	deaf       map[spec.Address]string // why an address has no listener
 	counting   map[string]ipc.ProxyStats
 	counted    []chan<- map[string]ipc.ProxyStats
 
 	problems []spec.Problem
+	// unlogged says why services have no log file that ask for one: another has it.
+	unlogged map[string]string
 	// started is when this supervisor was, zinitStarted when zinit was, as the
 	// clock said when this supervisor began: so it does not change.
 	started      time.Time
@@ -92,6 +96,8 @@ type server struct {
 	lost     bool
 	cut      bool
 	unsaved  bool // the last attempt to save the state failed
+	// unsavedSince is when that began.
+	unsavedSince ipc.Time
 	// unforgotten are the runs that are over since then: pid1 remembers them for
 	// the next supervisor, which would start them again by what is saved.
 	unforgotten []core.RunID
@@ -260,8 +266,13 @@ func mainSpec(argv []string, others map[string]*spec.Service) *spec.Service {
 // it goes to: that first, or what the file has not got might be let go of.
 func (s *server) configure(sp *spec.Service) {
 	l := sp.Logging
+	path := l.File
+	if why := s.unlogged[sp.Name]; why != "" {
+		s.log.Error("there will be no log file", "service", sp.Name, "error", why)
+		path = ""
+	}
 	if err := s.logs.SetFile(sp.Name, logs.FileOptions{
-		Path: l.File, MaxSize: l.MaxSize, MaxFiles: l.MaxFiles, Block: l.OnFull == spec.OnFullBlock,
+		Path: path, MaxSize: l.MaxSize, MaxFiles: l.MaxFiles, Block: l.OnFull == spec.OnFullBlock,
 	}); err != nil {
 		s.log.Error("there will be no log file", "service", sp.Name, "error", err)
 	}

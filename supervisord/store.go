@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 	"golang.org/x/sys/unix"
@@ -390,6 +391,7 @@ func (s *server) saveAll(news []msgpack.RawMessage) error {
 	switch {
 	case err != nil && !s.unsaved:
 		s.log.Error("zinit goes on, but a crash of the supervisor would not be survived", "error", err)
+		s.unsavedSince = ipc.Time(time.Now())
 	case err == nil && s.unsaved:
 		s.log.Info("the state is saved again")
 	}

@@ -55,6 +55,10 @@ func (s *server) recoverOrBoot(old *saved, err error) error {
 			s.ownProxies[x.Name] = x
 		}
 		global, records = old.Global, old.records()
+		if unknown := s.unknown(global.LastRun); len(unknown) > 0 {
+			s.readUnknown(unknown)
+			s.standIn(s.unknown(global.LastRun))
+		}
 		if err := s.history.restore(old.Events); err != nil {
 			s.log.Error("cannot read the saved events: they begin again", "error", err)
 		}
@@ -63,7 +67,7 @@ func (s *server) recoverOrBoot(old *saved, err error) error {
 		if err := s.loadConfig(); err != nil {
 			return err
 		}
-		s.standIn()
+		s.standIn(s.unknown(0))
 		o.FirstRun = firstRun()
 		missed = append(missed, core.Boot{})
 	}
@@ -112,12 +116,43 @@ func (s *server) sayLost(old *saved, err error) {
 		"error", err)
 }
 
+// unknown names the services that have runs after this one and no configuration.
+func (s *server) unknown(after core.RunID) (names []string) {
+	for _, r := range s.keeper.runs {
+		if name, _ := parseTag(r.Tag); name != "" && core.RunID(r.Run) > after && s.services[name] == nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// readUnknown reads the files of services that run and that the saved state, which
+// is older, does not know, and of those that they require: it is no reason to end
+// them. All else in the directory waits for a reload.
+func (s *server) readUnknown(names []string) {
+	// A directory that cannot be read is for standIn.
+	read, problems, _ := spec.LoadDirs(s.opts.systemDir, s.opts.configDir)
+	before := spec.Plan{Services: maps.Clone(s.services), Proxies: allProxies(s.services, s.ownProxies)}
+	for todo := names; len(todo) > 0; todo = todo[1:] {
+		if sp := read.Services[todo[0]]; sp != nil && s.services[sp.Name] == nil {
+			s.services[sp.Name] = sp
+			todo = slices.Concat(todo, sp.Requires)
+		}
+	}
+	for _, p := range problems {
+		if slices.Contains(names, p.Service) {
+			s.problems = append(s.problems, p)
+		}
+	}
+	s.problems = append(s.problems, newProblems(before, spec.Plan{Services: s.services, Proxies: allProxies(s.services, s.ownProxies)})...)
+}
+
 // standIn gives what runs and has a configuration that cannot be read one that
 // leaves it alone: it is no reason to end it.
-func (s *server) standIn() {
+func (s *server) standIn(names []string) {
 	_, err := os.Stat(s.opts.configDir)
-	for _, r := range s.keeper.runs {
-		name, _ := parseTag(r.Tag)
+	for _, name := range names {
 		file := ""
 		if err != nil {
 			file = filepath.Join(s.opts.configDir, name+".toml")
@@ -127,7 +162,7 @@ func (s *server) standIn() {
 				file = p.File
 			}
 		}
-		if file == "" || s.services[name] != nil {
+		if file == "" {
 			continue
 		}
 		s.log.Error("the configuration of what runs cannot be read: it goes on as it is, until a reload", "service", name, "file", file)
@@ -157,13 +192,17 @@ func (s *server) noteReplaced(a core.Adopted) {
 	h := s.keeper.hello
 	down := time.Duration(h.Down) + time.Since(s.started)
 	moment := ipc.Time(time.Now())
-	s.replaced = append(s.replaced, ipc.Replaced{
+	r := ipc.Replaced{
 		At: &moment, Why: h.LastEnd, TookMS: float64(down.Round(10*time.Microsecond)) / float64(time.Millisecond),
-		Version: version.Version, StateLost: s.lost, StateCut: s.cut,
-	})
+		Version: version.Version, StateLost: s.lost, StateCut: s.cut, Ended: len(a.Ended),
+	}
+	if r.StateOld = a.Late && !s.lost && !s.cut; r.StateOld {
+		s.log.Error("the saved state is older than what ran, because it could not be saved any more: what was decided since is lost")
+	}
+	s.replaced = append(s.replaced, r)
 	s.replaced = slices.Clone(s.replaced[max(0, len(s.replaced)-maxReplaced):])
 	args := []any{"services", len(s.services), "runs", len(s.keeper.runs), "restarts", h.Restarts, "down", down.Round(10 * time.Microsecond), "last", h.LastEnd}
-	if len(a.Ended) > 0 || s.lost || s.cut {
+	if !r.Untouched() {
 		s.log.Warn("took over", args...)
 		return
 	}
@@ -176,6 +215,7 @@ func firstRun() core.RunID { return core.RunID(time.Now().UnixMilli()) }
 
 // adoptPipes takes over the log pipes and notify sockets that pid1 has kept.
 func (s *server) adoptPipes() {
+	s.findUnlogged(s.services)
 	for _, name := range slices.Sorted(maps.Keys(s.services)) {
 		s.configure(s.services[name])
 	}

@@ -255,6 +255,9 @@ func (s *server) info() ipc.Info {
 		Replaced: s.replaced,
 	}
 	i.Started = &s.zinitStarted
+	if s.unsaved {
+		i.Unsaved, i.UnsavedSince = s.store.failed.Error(), &s.unsavedSince
+	}
 	for _, n := range s.core.Names() {
 		v, _ := s.core.View(s.now(), n)
 		i.Services[v.State.String()]++
@@ -268,6 +271,7 @@ func (s *server) info() ipc.Info {
 			break
 		}
 		i.ConfigErrors = append(i.ConfigErrors, problemOf(p))
+		i.ConfigErrors[n].Loaded = p.Between
 	}
 	return i
 }

@@ -70,7 +70,7 @@ func (s *server) viewProxy(p *spec.Proxy, n ipc.ProxyStats) ipc.ProxyStatus {
 	}
 	for _, a := range p.Listen {
 		v.Listen = append(v.Listen, a.String())
-		if why := s.deaf[a]; why != "" {
+		if why := s.whyDeaf(p, a); why != "" {
 			v.LastError = why
 		}
 	}

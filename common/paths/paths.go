@@ -165,7 +165,11 @@ func (s system) given(socket, runtimeDir string) (Paths, error) {
 	if err != nil {
 		return Paths{}, fmt.Errorf("cannot use socket %s: %w", socket, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+	// Found out later, it would leave a runtime directory beside that file.
+	if file, err := os.Lstat(socket); err == nil && file.Mode().Type() != fs.ModeSocket {
+		return Paths{}, fmt.Errorf("cannot make the control socket %s: there is a file of that name, which is no socket: move it away, or choose another place with --socket", socket)
+	}
+	if err := makeDirs(filepath.Dir(socket)); err != nil {
 		return Paths{}, fmt.Errorf("cannot create the directory of the control socket: %w", err)
 	}
 	return s.finish(socket, runtimeDir)
@@ -175,8 +179,8 @@ func (s system) given(socket, runtimeDir string) (Paths, error) {
 func (s system) try(pl place, runtimeDir string) (Paths, error) {
 	if pl.make {
 		if s.goos == "darwin" && !pl.private {
-			if err := os.MkdirAll(filepath.Dir(pl.dir), 0o755); err != nil {
-				return Paths{}, fmt.Errorf("cannot create %s: %w", pl.dir, err)
+			if err := makeDirs(filepath.Dir(pl.dir)); err != nil {
+				return Paths{}, err
 			}
 		}
 		if err := makeDir(pl.dir, pl.mode); err != nil {
@@ -204,7 +208,7 @@ func (s system) finish(socket, runtimeDir string) (Paths, error) {
 		if err != nil {
 			return Paths{}, fmt.Errorf("cannot use runtime directory %s: %w", runtimeDir, err)
 		}
-		if err := os.MkdirAll(filepath.Dir(abs), 0o755); err != nil {
+		if err := makeDirs(filepath.Dir(abs)); err != nil {
 			return Paths{}, fmt.Errorf("cannot create the runtime directory: %w", err)
 		}
 		runtimeDir = abs
@@ -227,6 +231,18 @@ func runtimeDirOf(socket string) string {
 		return dir
 	}
 	return socket + ".d"
+}
+
+// makeDirs creates a directory and its parents, which services of other users
+// may have to get through.
+func makeDirs(dir string) error {
+	if _, err := os.Lstat(dir); err == nil {
+		return nil
+	}
+	if err := makeDirs(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	return makeDir(dir, 0o755)
 }
 
 // makeDir creates a directory, unless there is something of that name. The
@@ -306,7 +322,7 @@ func (s system) configDir(flag string, system bool) (string, error) {
 		if filepath.IsAbs(home) {
 			return filepath.Join(home, "hero", "cfg", "zinit"), nil
 		}
-		return "", errors.New("cannot tell the service directory: HOME is not set; choose one with --config-dir")
+		return "", errors.New("cannot tell the service directory: HOME is not set to an absolute path; choose one with --config-dir")
 	case s.uid == 0 || system:
 		return filepath.Join(s.etc, "services"), nil
 	}
@@ -316,7 +332,7 @@ func (s system) configDir(flag string, system bool) (string, error) {
 	if filepath.IsAbs(home) {
 		return filepath.Join(home, ".config", "zinit", "services"), nil
 	}
-	return "", errors.New("cannot tell the service directory: neither XDG_CONFIG_HOME nor HOME is set; choose one with --config-dir")
+	return "", errors.New("cannot tell the service directory: neither XDG_CONFIG_HOME nor HOME is set to an absolute path; choose one with --config-dir")
 }
 
 func (s system) systemDir(flag string, system bool) (string, error) {

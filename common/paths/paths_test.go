@@ -3,6 +3,7 @@ package paths
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -199,6 +200,21 @@ func TestServerRefusesWhatOthersCouldHavePrepared(t *testing.T) {
 			t.Errorf("its mode was changed to %v", fi.Mode())
 		}
 	})
+}
+
+func TestServerMakesNothingBesideAFile(t *testing.T) {
+	s, root := world(t, "linux", nil)
+	file := filepath.Join(root, "precious")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := s.server(file, "")
+	if err == nil || !strings.Contains(err.Error(), "which is no socket") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Lstat(file + ".d"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("there is a runtime directory: %v", err)
+	}
 }
 
 func TestFallbackDirectoryIsPrivate(t *testing.T) {

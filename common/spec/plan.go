@@ -59,9 +59,13 @@ func (p Plan) Check() []Problem {
 		}
 		problems = append(problems, Problem{File: p.Services[cycle[0]].File, Service: cycle[0], Message: message})
 	}
-	problems = append(problems, p.sharedLogFiles()...)
+	problems = append(problems, p.SharedLogFiles()...)
 	problems = append(problems, p.sharedListeners()...)
-	return Place(append(problems, p.ProxyLoops()...))
+	problems = append(problems, p.ProxyLoops()...)
+	for i := range problems {
+		problems[i].Between = true
+	}
+	return Place(problems)
 }
 
 const cycleMessage = "dependency cycle"
@@ -92,24 +96,38 @@ func (p Plan) ProxyLoops() (problems []Problem) {
 	return problems
 }
 
+// Listeners returns the proxy that each address belongs to: of several that
+// name it the first.
+func (p Plan) Listeners() map[Address]*Proxy {
+	owners := map[Address]*Proxy{}
+	for _, name := range slices.Sorted(maps.Keys(p.Proxies)) {
+		for _, a := range p.Proxies[name].Listen {
+			if owners[a] == nil {
+				owners[a] = p.Proxies[name]
+			}
+		}
+	}
+	return owners
+}
+
 func (p Plan) sharedListeners() (problems []Problem) {
-	owners := map[Address]string{}
+	owners := p.Listeners()
 	for _, name := range slices.Sorted(maps.Keys(p.Proxies)) {
 		x := p.Proxies[name]
-		for _, a := range x.Listen {
-			if first, taken := owners[a]; taken && first == name {
+		for i, a := range x.Listen {
+			if first := owners[a]; first != x {
+				problems = append(problems, Problem{File: x.File, Service: name, Message: fmt.Sprintf("xinet.listen: %s is also where the proxy %s listens", a, first.Name)})
+			} else if slices.Contains(x.Listen[:i], a) {
 				problems = append(problems, Problem{File: x.File, Service: name, Message: fmt.Sprintf("xinet.listen: %s is there twice", a)})
-			} else if taken {
-				problems = append(problems, Problem{File: x.File, Service: name, Message: fmt.Sprintf("xinet.listen: %s is also where the proxy %s listens", a, first)})
-			} else {
-				owners[a] = name
 			}
 		}
 	}
 	return problems
 }
 
-func (p Plan) sharedLogFiles() (problems []Problem) {
+// SharedLogFiles finds services that cannot have their log file, because another
+// one writes it.
+func (p Plan) SharedLogFiles() (problems []Problem) {
 	owners := map[string]string{}
 	names := slices.Sorted(maps.Keys(p.Services))
 	for _, name := range names {

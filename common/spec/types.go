@@ -269,4 +269,7 @@ type Problem struct {
 	Message string `json:"message" msgpack:"message"`
 	// Service is the name that the file would have had.
 	Service string `json:"-" msgpack:"service,omitempty"`
+	// Between says that the file alone is right: what is wrong is between it and
+	// another. At boot it is in effect all the same, as far as it can be.
+	Between bool `json:"-" msgpack:"between,omitempty"`
 }

@@ -173,6 +173,8 @@ func (m *Model) compare(info ipc.Info) {
 			what = "it found no saved state"
 		case info.Replaced[n-1].StateCut:
 			what = "it could not read the end of the saved state"
+		case !info.Replaced[n-1].Untouched():
+			what = "it found an old state"
 		}
 		m.say("zinit-server was replaced (" + m.look.Clean(info.Replaced[n-1].Why) + "): " + what + ".")
 	}

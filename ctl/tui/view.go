@@ -92,6 +92,8 @@ func (m *Model) viewNotice() string {
 		return m.ellipsis(m.notice.text, m.width)
 	case m.place() == atList && m.list.filter != "":
 		return m.look.Dim(fmt.Sprintf("filter: %s (%d of %d), Esc shows all", m.look.Clean(m.list.filter), len(m.list.shown), len(m.services)))
+	case m.place() == atList && m.info.Unsaved != "":
+		return m.ellipsis(m.look.Bad("The state cannot be saved: "+m.look.Clean(m.info.Unsaved)), m.width)
 	case m.place() == atList:
 		return m.ellipsis(m.look.NotLoaded(m.info.ConfigErrors), m.width)
 	}

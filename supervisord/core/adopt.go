@@ -17,6 +17,9 @@ type Adopted struct {
 	// Done names the oneshots without a run that are taken for done, because
 	// something that runs needs them.
 	Done []string
+	// Late says that what was saved is older than the last orders to pid1, because
+	// it could not be saved any more.
+	Late bool
 }
 
 // adopt gives runs that nobody remembers back to their services. What runs was

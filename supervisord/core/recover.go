@@ -80,10 +80,14 @@ func Recover(now Time, services map[string]*spec.Service, o Options, g Global, r
 	}
 	adopted, done := c.adopt(unknown, facts, records)
 	c.link()
+	late := false
 	for _, n := range c.Names() {
 		s := c.services[n]
 		for _, r := range slices.Clone(s.Runs) {
 			f, ok := known[r.ID]
+			if f.Signals > r.Signals { // each is saved before it is sent
+				late, r.Signals = true, f.Signals
+			}
 			c.recoverRun(s, r, f, ok)
 		}
 		c.watch(s)
@@ -108,7 +112,7 @@ func Recover(now Time, services map[string]*spec.Service, o Options, g Global, r
 	for _, ev := range missed {
 		c.apply(ev)
 	}
-	return c, c.finish(), Adopted{Kept: kept, Ended: ended, Done: done}
+	return c, c.finish(), Adopted{Kept: kept, Ended: ended, Done: done, Late: late || len(adopted) > 0}
 }
 
 // recoverRun brings a run up to what pid1 knows of it, by the events that were

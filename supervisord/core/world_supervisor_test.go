@@ -137,6 +137,8 @@ func (w *world) recover(missed ...Event) {
 	w.core, actions, adopted = Recover(w.now, maps.Clone(w.disk.specs), o, g, records, facts, missed...)
 	if lost {
 		w.checkAdopted(facts, actions, adopted)
+	} else if adopted.Late {
+		w.fail("the saved state is older than the last orders to pid1")
 	}
 	w.checkStep(Tick{}, actions)
 	w.disk.save(w.core.Changes())
