@@ -121,6 +121,8 @@ type Cred struct {
 	UID    uint32   `msgpack:"uid"`
 	GID    uint32   `msgpack:"gid"`
 	Groups []uint32 `msgpack:"groups,omitempty"`
+	// Name is the user's, for messages; "" if there is none.
+	Name string `msgpack:"name,omitempty"`
 }
 
 // Rlimit is one setrlimit(2): resource number, soft and hard limit.

@@ -328,7 +328,7 @@ func lookupUser(name, group string) (*ipc.Cred, *user.User, error) {
 		case account != nil:
 			uid, _ := strconv.ParseUint(account.Uid, 10, 32)
 			gid, _ := strconv.ParseUint(account.Gid, 10, 32)
-			cred.UID, cred.GID = uint32(uid), uint32(gid)
+			cred.UID, cred.GID, cred.Name = uint32(uid), uint32(gid), account.Username
 			ids, err := account.GroupIds()
 			if err != nil {
 				return nil, nil, fmt.Errorf("cannot find the groups of user %s: %w", name, err)
