@@ -111,6 +111,9 @@ type Spawn struct {
 	// Console runs the process on pid1's own stdin, stdout and stderr, in the
 	// foreground of its terminal.
 	Console bool `msgpack:"console,omitempty"`
+	// Stdin gives the process pid1's own stdin, unless that is a terminal, which is
+	// for who has it as a Console. All others read from /dev/null.
+	Stdin bool `msgpack:"stdin,omitempty"`
 	// Shell has /bin/sh run a file that is executable and of no format that the
 	// kernel knows, as execvp(3) does.
 	Shell bool `msgpack:"shell,omitempty"`

@@ -11,6 +11,7 @@ import (
 
 	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/fdlimit"
+	"github.com/threefoldtech/zinit/common/terminal"
 	"github.com/threefoldtech/zinit/ipc"
 )
 
@@ -237,7 +238,7 @@ func newJob(sp ipc.Spawn, store fdStore, null int) (j *job, err error) {
 		return j, err
 	}
 	j.Files = []int{null, 1, 2}
-	if sp.Console {
+	if sp.Console || sp.Stdin && !terminal.Is(0) {
 		j.Files[0] = 0
 	}
 	for _, u := range sp.Fds {

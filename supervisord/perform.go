@@ -147,7 +147,7 @@ func (s *server) prepare(a core.Spawn) {
 	b := builder{
 		action: a, env: s.environment(a.Service), runtimeDir: s.paths.RuntimeDir,
 		cgroups: s.cgroups, cgroup: s.cgroups.reserve(a),
-		shell: a.Role == core.RoleMain && a.Service.Name == mainService && len(s.keeper.hello.Main) > 0,
+		mainCommand: a.Role == core.RoleMain && a.Service.Name == mainService && len(s.keeper.hello.Main) > 0,
 	}
 	if a.Role == core.RoleMain {
 		b.listeners, b.deaf = s.passed(a.Service.Name)
@@ -196,9 +196,9 @@ type builder struct {
 	// there.
 	listeners []passedListener
 	deaf      string
-	// shell is that of ipc.Spawn: a main command is what another init would
-	// have found by execvp(3).
-	shell bool
+	// mainCommand says that it is a container's: it is found by execvp(3) and reads
+	// zinit's stdin, as under another init.
+	mainCommand bool
 }
 
 // mayBlock says that something has to be read for it, or limits to be written.
@@ -225,7 +225,7 @@ func (b builder) build() prepared {
 			return fail(fmt.Errorf("cannot check its health: %w", err), false)
 		}
 	}
-	p.order = ipc.Spawn{Run: ipc.RunID(b.action.Run), Tag: tagOf(sp.Name, b.action.Role), Umask: sp.Umask, Shell: b.shell}
+	p.order = ipc.Spawn{Run: ipc.RunID(b.action.Run), Tag: tagOf(sp.Name, b.action.Role), Umask: sp.Umask, Shell: b.mainCommand, Stdin: b.mainCommand}
 	env := b.env
 	cred, account, err := lookupUser(sp.User, sp.Group)
 	if err != nil {

@@ -239,7 +239,8 @@ func (s *server) loadConfig() error {
 func (s *server) onlyMain() bool { return len(s.keeper.hello.Main) > 0 && len(s.services) == 1 }
 
 // mainSpec is the service of a container's main command: started after all
-// others, never restarted, and the end of zinit. Alone, it has the terminal.
+// others, never restarted, and the end of zinit. Alone, it has the terminal and no
+// pipes; else only a stdin that is no terminal.
 func mainSpec(argv []string, others map[string]*spec.Service) *spec.Service {
 	m := spec.Default(mainService)
 	m.Exec = spec.Literal(argv)
