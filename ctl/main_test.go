@@ -254,10 +254,15 @@ func TestParametersOfCommands(t *testing.T) {
 		{"logs --grep a|b --previous", "logs.get map[grep:a|b lines:100 previous:true]"},
 		{"logs --since 10m", "logs.get map[lines:-1 since:2026-11-22T18:20:00.000000000Z]"},
 		{"logs --since 90 -n 5", "logs.get map[lines:5 since:2026-11-22T18:28:30.000000000Z]"},
+		{"logs --since 2026-11-22~18:24:00", "logs.get map[lines:-1 since:2026-11-22T18:24:00.000000000Z]"},
 		{"logs --since 2026-11-22T19:24:00+01:00", "logs.get map[lines:-1 since:2026-11-22T18:24:00.000000000Z]"},
 	} {
 		s.Asked()
-		r := zinit(t, append([]string{"--socket", s.Socket}, strings.Fields(test.args)...))
+		args := strings.Fields(test.args)
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "~", " ")
+		}
+		r := zinit(t, append([]string{"--socket", s.Socket}, args...))
 		asked := s.Asked()
 		for i, a := range asked {
 			// The time that is left is a little less than what was given.

@@ -87,6 +87,7 @@ func (s *server) onChanged(a core.Changed) {
 	}
 	if a.Removed {
 		s.logs.Remove(a.Service)
+		s.endFollows()
 		s.log.Info("removed", "service", a.Service)
 		return
 	}
