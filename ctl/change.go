@@ -135,7 +135,10 @@ func readConfig(path string) (config, name string, err error) {
 		if err != nil {
 			return "", "", fmt.Errorf("cannot read standard input: %w", err)
 		}
-		return string(b), "", nil
+		return withoutSecrets(string(b)), "", nil
+	}
+	if fi, err := os.Stat(path); err == nil && fi.Mode()&os.ModeNamedPipe != 0 {
+		return "", "", usagef("%s is a FIFO: use - and standard input", path)
 	}
 	// Judged here as well: its mistakes are told with the file's own name.
 	if _, _, problems := spec.LoadFile(path); len(problems) > 0 {
@@ -149,7 +152,7 @@ func readConfig(path string) (config, name string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("cannot read the service file: %w", err)
 	}
-	return string(b), strings.TrimSuffix(filepath.Base(path), ".toml"), nil
+	return withoutSecrets(string(b)), strings.TrimSuffix(filepath.Base(path), ".toml"), nil
 }
 
 // serviceFlags declares the flags that describe a service, and returns what

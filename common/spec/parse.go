@@ -25,6 +25,9 @@ func Parse(file string, data []byte) (*Service, *Proxy, []Problem) {
 		name: strings.TrimSuffix(filepath.Base(file), ".toml"),
 		bad:  map[string]bool{}, misspelt: map[string]bool{},
 	}
+	if strings.HasPrefix(p.src, "\xff\xfe") || strings.HasPrefix(p.src, "\xfe\xff") {
+		return nil, nil, p.syntax(0, "it is in UTF-16: save it as UTF-8")
+	}
 	if offset := invalidUTF8(p.src); offset >= 0 {
 		return nil, nil, p.syntax(offset, fmt.Sprintf("invalid UTF-8 byte: 0x%02x", p.src[offset]))
 	}

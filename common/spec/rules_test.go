@@ -60,6 +60,7 @@ func TestRules(t *testing.T) {
 
 		{"positions", "service.exec = \"true\"\n\"lifecycle\" = {\n  # a comment, with ] and }\n  success_exit_codes = [ 0, # \"\n\t  999 ] }\n[service.env]\nA = '''\n[x]\n'''\n  'B'   =   3\n",
 			"5:4: lifecycle.success_exit_codes: must be between 0 and 255, not 999\n10:13: service.env.B: must be a string or { file = \"PATH\" }, not the number 3: write \"3\""},
+		{"UTF-16", "\xff\xfe[\x00s\x00", "1:1: it is in UTF-16: save it as UTF-8"},
 		{"byte order mark", "\ufeff[service]\nexe = \"true\"\nexec = \"true\"", "2:1: unknown key exe in [service]: did you mean \"exec\"?"},
 		{"nested too deeply", "[service]\nexec = " + deep, "2:24: arrays, tables or dotted keys are nested more than 16 deep"},
 		{"dotted too deeply", strings.Repeat("a.", 100_000) + "a = 1", "1:33: arrays, tables or dotted keys are nested more than 16 deep"},
