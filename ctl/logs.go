@@ -115,7 +115,7 @@ func logsCommand(flags *pflag.FlagSet) func(*app, []string) error {
 // hintAtNothing says why there may be no lines.
 func (a *app) hintAtNothing(ctx context.Context, c *client.Client, params ipc.LogsParams) {
 	if params.Previous {
-		a.hint("nothing is kept of a run before the present one")
+		a.hint("there is nothing of a run before the present one, since zinit began")
 		return
 	}
 	for _, name := range params.Names {
