@@ -1,9 +1,7 @@
 package main
 
 import (
-	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"unsafe"
 
@@ -22,11 +20,7 @@ func plan(spec *helperSpec) ([]step, error) {
 	if len(sp.ListenNames) > 0 {
 		env = listenEnv(env, sp.ListenNames)
 	}
-	places := []string{spec.Path}
-	if name := sp.Argv[0]; !strings.Contains(name, "/") {
-		all := candidates(name, envPath(sp.Env))
-		places = all[max(slices.Index(all, spec.Path), 0):]
-	}
+	places := spec.places()
 	paths, err := syscall.SlicePtrFromStrings(places) // ends with nil
 	if err != nil {
 		return nil, err
@@ -97,14 +91,13 @@ func plan(spec *helperSpec) ([]step, error) {
 	last := &steps[len(steps)-1]
 	last.do = func() (first syscall.Errno) {
 		unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(empty)), 0, 8, 0, 0)
-		// What execvp(3) goes on after is only told if nothing else is found.
 		for i := range places {
 			e := raw(unix.SYS_EXECVE, uintptr(unsafe.Pointer(paths[i])), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0])))
 			if e == unix.ENOEXEC && sp.Shell {
 				script[1] = paths[i]
 				raw(unix.SYS_EXECVE, uintptr(unsafe.Pointer(shell)), uintptr(unsafe.Pointer(&script[0])), uintptr(unsafe.Pointer(&envp[0])))
 			}
-			if e != unix.EACCES && e != unix.ENOENT && e != unix.ENOTDIR {
+			if !goesOn(e) {
 				last.path = places[i]
 				return e
 			}

@@ -57,10 +57,11 @@ func refused(sp *ipc.Spawn, stage string) (value, bound string) {
 	switch {
 	case stage == "nice" && sp.Nice != nil:
 		value = fmt.Sprintf(" to %d", *sp.Nice)
-		const rlimitNice = 13 // RLIMIT_NICE is 20 less the lowest niceness (getrlimit(2))
+		// Linux has 20 less the niceness for a priority and in its limit RLIMIT_NICE, 13
+		// (getpriority(2), getrlimit(2)).
 		var l unix.Rlimit
-		if unix.Getrlimit(rlimitNice, &l) == nil {
-			bound = fmt.Sprintf(" (without CAP_SYS_NICE not below that of zinit, or %d)", 20-int(min(l.Cur, 40)))
+		if own, err := unix.Getpriority(unix.PRIO_PROCESS, 0); runtime.GOOS == "linux" && err == nil && unix.Getrlimit(13, &l) == nil {
+			bound = fmt.Sprintf(" (without CAP_SYS_NICE zinit may set %d or more)", 20-max(own, int(min(l.Cur, 40))))
 		}
 	case stage == "oom_score_adj" && sp.OOMScoreAdj != nil:
 		value = fmt.Sprintf(" to %d", *sp.OOMScoreAdj)
