@@ -33,6 +33,9 @@ func TestInstall(t *testing.T) {
 			t.Fatalf("make %s: %v\n%s", what, err, out)
 		}
 		filepath.WalkDir(dest, func(path string, e fs.DirEntry, err error) error {
+			if err != nil {
+				t.Fatal(err)
+			}
 			info, err := e.Info()
 			if err != nil || info.Mode()&0o044 != 0o044 {
 				t.Errorf("%s: %v, %v", path, info.Mode(), err)
