@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -161,7 +162,8 @@ func TestMistakesAreToldTheSameEverywhere(t *testing.T) {
 	}
 
 	for name, text := range broken {
-		want := strings.ReplaceAll(problems(byFile[name]), l.services+"/", "")
+		want := regexp.MustCompile(`(?m)^/.+?\.toml:(\d+):(\d+): `).ReplaceAllString(problems(byFile[name]), "line $1, column $2: ")
+		want = regexp.MustCompile(`(?m)^/.+?\.toml: `).ReplaceAllString(want, "") // it is no file here
 		ignore := func(ipc.Moved) {}
 		if got := problems(problemsOf(l.client.Set(l.ctx, client.Options{}, text, name, ignore))); got != want {
 			t.Errorf("check says\n%s\nand set\n%s", want, got)

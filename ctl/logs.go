@@ -103,7 +103,7 @@ func logsCommand(flags *pflag.FlagSet) func(*app, []string) error {
 				}
 				return a.out.Flush()
 			}))
-			if err == nil {
+			if err == nil && len(names) > 0 {
 				a.out.Flush()
 				a.hint("%s removed: nothing more will come", isOrAre(names))
 			}
