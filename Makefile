@@ -57,20 +57,19 @@ fuzz: ## each fuzz target for FUZZTIME
 
 # Root seldom has Go in its PATH: then what has been built before is installed.
 install: $(if $(shell command -v $(GO)),build) ## install programs, man pages, completion and a systemd unit below PREFIX
-	install -d $(DEST)/bin $(DEST)/share/man/man1 $(DEST)/share/man/man5 $(DEST)/share/man/man8
-	for p in $(PROGRAMS); do install -m 755 bin/$${p%%=*} $(DEST)/bin/$${p%%=*} || exit 1; done
-	for m in $(MANPAGES); do install -m 644 docs/man/$$m $(DEST)/share/man/man$${m##*.}/$$m || exit 1; done
+	install -d "$(DEST)/bin" "$(DEST)/share/man/man1" "$(DEST)/share/man/man5" "$(DEST)/share/man/man8" "$(DEST)/lib/systemd/system"
+	for p in $(PROGRAMS); do install -m 755 bin/$${p%%=*} "$(DEST)/bin/$${p%%=*}" || exit 1; done
+	for m in $(MANPAGES); do install -m 644 docs/man/$$m "$(DEST)/share/man/man$${m##*.}/$$m" || exit 1; done
 	for s in $(COMPLETION); do \
-		f=$(DEST)/share/$${s#*=}; install -d $${f%/*} && bin/zinit completion $${s%%=*} >$$f || exit 1; \
+		f="$(DEST)/share/$${s#*=}"; install -d "$${f%/*}" && bin/zinit completion $${s%%=*} >"$$f" && chmod 644 "$$f" || exit 1; \
 	done
-	install -d $(DEST)/lib/systemd/system
-	sed 's|/usr/local|$(PREFIX)|' docs/zinit.service >$(DEST)/lib/systemd/system/zinit.service
+	f="$(DEST)/lib/systemd/system/zinit.service"; sed 's|/usr/local|$(PREFIX)|' docs/zinit.service >"$$f" && chmod 644 "$$f"
 
 uninstall: ## remove what install has installed; services, logs and state stay
-	for p in $(PROGRAMS); do rm -f $(DEST)/bin/$${p%%=*}; done
-	for m in $(MANPAGES); do rm -f $(DEST)/share/man/man$${m##*.}/$$m; done
-	for s in $(COMPLETION); do rm -f $(DEST)/share/$${s#*=}; done
-	rm -f $(DEST)/lib/systemd/system/zinit.service
+	for p in $(PROGRAMS); do rm -f "$(DEST)/bin/$${p%%=*}"; done
+	for m in $(MANPAGES); do rm -f "$(DEST)/share/man/man$${m##*.}/$$m"; done
+	for s in $(COMPLETION); do rm -f "$(DEST)/share/$${s#*=}"; done
+	rm -f "$(DEST)/lib/systemd/system/zinit.service"
 
 pictures: ## draw the pictures of the docs anew, from a real zinit
 	$(GO) test ./ctl -count=1 -run PicturesOfDocs -update

@@ -135,7 +135,10 @@ func readConfig(path string) (config, name string, err error) {
 		if err != nil {
 			return "", "", fmt.Errorf("cannot read standard input: %w", err)
 		}
-		return string(b), "", nil
+		return withoutSecrets(string(b)), "", nil
+	}
+	if fi, err := os.Stat(path); err == nil && fi.Mode()&os.ModeNamedPipe != 0 {
+		return "", "", usagef("%s is a FIFO: use - and standard input", path)
 	}
 	// Judged here as well: its mistakes are told with the file's own name.
 	if _, _, problems := spec.LoadFile(path); len(problems) > 0 {
@@ -149,7 +152,7 @@ func readConfig(path string) (config, name string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("cannot read the service file: %w", err)
 	}
-	return string(b), strings.TrimSuffix(filepath.Base(path), ".toml"), nil
+	return withoutSecrets(string(b)), strings.TrimSuffix(filepath.Base(path), ".toml"), nil
 }
 
 // serviceFlags declares the flags that describe a service, and returns what
@@ -169,8 +172,10 @@ func serviceFlags(flags *pflag.FlagSet) func(args []string) (config, name string
 	most := flags.Int("max-restarts", -1, "so many restarts in a row, 0 = unlimited")
 	return func(args []string) (string, string, error) {
 		if len(args) == 1 {
-			if *called != "" || *command != "" {
-				return "", "", usagef("add-service: give a file, or --name and --exec, not both")
+			for _, f := range describing {
+				if flags.Changed(f.flag) {
+					return "", "", usagef("add-service: give a file, or --name, --exec and so on: --%s belongs to those", f.flag)
+				}
 			}
 			return readConfig(args[0])
 		}
@@ -185,7 +190,7 @@ func serviceFlags(flags *pflag.FlagSet) func(args []string) (config, name string
 		sp.Dir, sp.Oneshot = *dir, *oneshot
 		for _, kv := range *env {
 			key, value, ok := strings.Cut(kv, "=")
-			if !ok {
+			if !ok || key == "" {
 				return "", "", usagef("add-service: --env %s: want KEY=VALUE", kv)
 			}
 			sp.Env = append(sp.Env, spec.EnvVar{Name: key, Value: value})
@@ -194,13 +199,34 @@ func serviceFlags(flags *pflag.FlagSet) func(args []string) (config, name string
 		if *restart != "" {
 			sp.Lifecycle.Restart = spec.Restart(*restart)
 		}
-		if *delay >= 0 {
-			sp.Lifecycle.RestartDelay = time.Duration(*delay) * time.Millisecond
+		if flags.Changed("restart-delay") {
+			const tooLong = 1 << 40 // and no overflow
+			sp.Lifecycle.RestartDelay = time.Duration(min(*delay, tooLong)) * time.Millisecond
 		}
-		if *most >= 0 {
+		if flags.Changed("max-restarts") {
 			sp.Lifecycle.MaxRestarts = *most
 		}
-		sp.FillDefaults(func(field string) bool { return field == "lifecycle.max_restarts" && *most >= 0 })
-		return sp.Source(), *called, nil
+		sp.FillDefaults(func(field string) bool {
+			return field == "lifecycle.max_restarts" && flags.Changed("max-restarts")
+		})
+		config := sp.Source()
+		if _, _, problems := spec.Parse("", []byte(config)); len(problems) > 0 {
+			message := problems[0].Message
+			for _, f := range describing {
+				if rest, ok := strings.CutPrefix(message, f.field); ok && rest[0] != '_' {
+					message = "--" + f.flag + rest
+				}
+			}
+			return "", "", usagef("add-service: %s", message)
+		}
+		return config, *called, nil
 	}
+}
+
+// describing are the flags of serviceFlags, and the fields that they set.
+var describing = []struct{ flag, field string }{
+	{"name", "service.name"}, {"exec", "service.exec"}, {"dir", "service.dir"}, {"oneshot", "service.oneshot"},
+	{"env", "service.env"}, {"after", "dependencies.after"}, {"requires", "dependencies.requires"},
+	{"wants", "dependencies.wants"}, {"conflicts", "dependencies.conflicts"}, {"restart", "lifecycle.restart"},
+	{"restart-delay", "lifecycle.restart_delay_ms"}, {"max-restarts", "lifecycle.max_restarts"},
 }

@@ -201,17 +201,23 @@ func (a *app) argument(c command, before []string, last string) completion {
 	}
 	switch placeholder = strings.Trim(placeholder, "[]."); {
 	case c.name == "kill" && len(before) == 1:
-		return completion{ofWords, wordsOf([]string{"HUP", "INT", "KILL", "QUIT", "TERM", "USR1", "USR2"})}
+		return completion{ofWords, signalWords(last)}
 	case c.name == "init":
 		return completion{kind: ofWords} // the name of one that is yet to be
 	case c.name == "help":
 		return completion{ofWords, commandWords(before)}
 	case c.name == "completion":
 		return completion{ofWords, wordsOf(strings.Split(placeholder, "|"))}
-	case c.passes && (len(before) > 0 || last == ""):
-		return completion{kind: ofFiles}
-	case c.passes:
+	case c.passes && len(before) == 0:
 		return scriptWords(last)
+	case c.passes:
+		i := slices.IndexFunc(script.Builtins(), func(b script.Builtin) bool { return b.Name == before[0] })
+		if i < 0 {
+			return completion{kind: ofFiles}
+		}
+		if !strings.Contains(script.Builtins()[i].Usage, "NAME") {
+			return completion{kind: ofWords}
+		}
 	case placeholder == "FILE|-", placeholder == "PATH":
 		return completion{kind: ofFiles}
 	case placeholder != "NAME":
@@ -236,6 +242,17 @@ func scriptWords(last string) completion {
 		c.kind = ofFiles
 	}
 	return c
+}
+
+// signalWords are signals, with SIG where the word has that.
+func signalWords(last string) [][2]string {
+	names := []string{"CONT", "HUP", "INT", "KILL", "QUIT", "STOP", "TERM", "USR1", "USR2"}
+	if strings.HasPrefix(last, "SIG") || strings.HasPrefix("SIG", last) && last != "" {
+		for i, n := range names {
+			names[i] = "SIG" + n
+		}
+	}
+	return wordsOf(names)
 }
 
 func wordsOf(names []string) (words [][2]string) {

@@ -51,18 +51,23 @@ func (d *doubter) look() {
 	d.identity()
 	for _, entry := range s.EnvFile {
 		path, optional := strings.CutPrefix(entry, "-")
-		if path, ok := d.expand("service.env_file", path); ok && !optional {
-			d.file("service.env_file", path)
+		d.asWritten("service.env_file", path, true)
+		if path, ok := d.expand("service.env_file", path); ok {
+			d.envFile(path, optional)
 		}
 	}
 	for _, v := range s.Env {
 		if v.File != "" {
 			d.file("service.env."+v.Name, v.File)
 			delete(d.env, v.Name) // a secret: what is made of it is not looked at
-		} else if value, ok := d.expand("service.env."+v.Name, v.Value); ok {
+			continue
+		}
+		d.asWritten("service.env."+v.Name, v.Value, false)
+		if value, ok := d.expand("service.env."+v.Name, v.Value); ok {
 			d.env[v.Name] = value
 		}
 	}
+	d.asWritten("service.dir", s.Dir, true)
 	dir, known := d.expand("service.dir", s.Dir)
 	if known && dir != "" && filepath.IsAbs(dir) {
 		if fi, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -78,6 +83,9 @@ func (d *doubter) look() {
 	d.program("lifecycle.pre_start", s.Lifecycle.PreStart, dir)
 	d.program("lifecycle.stop_exec", s.Lifecycle.StopExec, dir)
 	if s.Health != nil {
+		if references := spec.References(s.Health.Endpoint); len(references) > 0 {
+			d.warn("health.endpoint: variables such as ${%s} are not expanded here", references[0])
+		}
 		d.program("health.command", s.Health.Command, dir)
 	}
 }
@@ -137,6 +145,45 @@ func (d *doubter) expanded(field string, err error) bool {
 	return err == nil
 }
 
+// asWritten warns of what a shell would expand and zinit does not, and says whether
+// it did. Where the text is a path of its own that is certainly a mistake, else if
+// there is such a variable.
+func (d *doubter) asWritten(field, text string, path bool) bool {
+	if path && (text == "~" || strings.HasPrefix(text, "~/")) {
+		d.warn("%s: ~ is not expanded here: write ${HOME}", field)
+		return true
+	}
+	for _, t := range spec.Unexpanded(text) {
+		if strings.HasPrefix(t, "${") {
+			d.warn("%s: %s stays as it is: known are ${NAME}, ${NAME:-default} and ${NAME:?message}", field, t)
+			return true
+		}
+		if _, known := d.env[t[1:]]; path || known {
+			d.warn("%s: %s is not expanded here: write ${%s}", field, t, t[1:])
+			return true
+		}
+	}
+	return false
+}
+
+// envFile looks whether an environment file is there, and can be read as one.
+func (d *doubter) envFile(path string, optional bool) {
+	if !optional {
+		d.file("service.env_file", path)
+	}
+	if fi, err := os.Stat(path); err != nil || !fi.Mode().IsRegular() || fi.Size() > 1<<20 {
+		return
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return // it may be for zinit's eyes alone
+	}
+	if _, err := spec.ParseEnvFile(path, data); err != nil {
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		d.warn("service.env_file: %s", first)
+	}
+}
+
 // file looks whether there is a file or a directory.
 func (d *doubter) file(field, path string) {
 	if _, err := os.Stat(path); filepath.IsAbs(path) && errors.Is(err, fs.ErrNotExist) {
@@ -148,6 +195,16 @@ func (d *doubter) file(field, path string) {
 func (d *doubter) program(field string, command spec.Command, dir string) {
 	if len(command) == 0 {
 		return
+	}
+	for i, w := range command {
+		word := ""
+		for _, p := range w {
+			word += p.Text
+		}
+		// What follows may be for a shell, which expands more.
+		if strings.HasSuffix(word, "sh") || word == "-c" || d.asWritten(field, word, i == 0) {
+			break
+		}
 	}
 	words, err := command.Expand(d.lookup)
 	if !d.expanded(field, err) || len(d.service.EnvFile) > 0 && len(spec.References(command[:1].String())) > 0 {

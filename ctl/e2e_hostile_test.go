@@ -202,13 +202,15 @@ func hostileParameters(t *testing.T, h *hostileServer) {
 	}
 	c := h.dial(t, true)
 	id := int64(0)
-	refused := func(method, what string, params any) {
+	refused := func(method, what string, params any) (message string) {
 		t.Helper()
 		id++
 		c.send(request(id, method, params))
-		if got := c.answer(id); !strings.HasPrefix(got, "invalid: ") {
+		got := c.answer(id)
+		if !strings.HasPrefix(got, "invalid: ") {
 			t.Fatalf("%s with %s: %q", method, what, got)
 		}
+		return got
 	}
 	for _, m := range methods {
 		good := map[string]any{}
@@ -238,7 +240,9 @@ func hostileParameters(t *testing.T, h *hostileServer) {
 			}
 			for what, value := range wrong {
 				if fmt.Sprintf("%T", value) != fmt.Sprintf("%T", types[p.Name]) {
-					refused(m.Name, fmt.Sprintf("%s that is %s", p.Name, what), with(p.Name, value))
+					if got := refused(m.Name, fmt.Sprintf("%s that is %s", p.Name, what), with(p.Name, value)); !strings.Contains(got, p.Name) {
+						t.Errorf("%s with %s that is %s does not name it: %q", m.Name, p.Name, what, got)
+					}
 				}
 			}
 		}

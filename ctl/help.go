@@ -35,7 +35,7 @@ func overview(w io.Writer) {
 	globalUsages(w)
 	fmt.Fprint(w, `
 Exit codes: 0 done, 1 failed, 2 usage, 3 server cannot be reached, 4 no such
-service, 5 permission denied, 6 timed out.
+service, 5 permission denied, 6 timed out, 130 interrupted.
 
 See zinit help COMMAND.
 `)

@@ -261,6 +261,25 @@ func getCommand(flags *pflag.FlagSet) func(*app, []string) error {
 	}
 }
 
+// secretsHeading stands before what is in other files.
+const secretsHeading = "# variables from files, read at each start:"
+
+// withoutSecrets is a configuration as get --reveal prints it, without what it has
+// revealed: that is for who reads it, and not for the service file, which others may
+// read.
+func withoutSecrets(config string) string {
+	before, after, found := strings.Cut(config, "\n"+secretsHeading+"\n")
+	if !found {
+		return config
+	}
+	for line := range strings.Lines(after) {
+		if !strings.HasPrefix(line, "# ") || !strings.Contains(line, "  from ") {
+			before += line
+		}
+	}
+	return before
+}
+
 // printConfig prints a file that is valid as it stands: what is in other files
 // is a comment.
 func (a *app) printConfig(config ipc.Config) {
@@ -275,7 +294,7 @@ func (a *app) printConfig(config ipc.Config) {
 	}
 	for i, s := range config.Secrets {
 		if i == 0 {
-			fmt.Fprintln(a.out, "\n# variables from files, read at each start:")
+			fmt.Fprintln(a.out, "\n"+secretsHeading)
 		}
 		text := s.Value
 		if s.Error != "" {

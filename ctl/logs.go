@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -48,7 +50,7 @@ func logsCommand(flags *pflag.FlagSet) func(*app, []string) error {
 	lines := lineCount(defaultLines)
 	flags.VarP(&lines, "lines", "n", "how many of the newest lines, or all (default 100, with --since all)")
 	follow := flags.BoolP("follow", "f", false, "go on with new lines as they come, until Ctrl-C")
-	since := flags.String("since", "", "only lines after `T`: so long ago (10m, 90) or a moment (2026-11-22T18:24:00Z)")
+	since := flags.String("since", "", "only lines after `T`: so long ago (10m, 90) or a moment (2026-11-22T18:24:00Z or, local, 2026-11-22 18:24:00)")
 	grep := flags.String("grep", "", "only lines that match the regular expression `RE`")
 	stdout := flags.Bool("stdout", false, "only standard output")
 	stderr := flags.Bool("stderr", false, "only standard error")
@@ -84,31 +86,72 @@ func logsCommand(flags *pflag.FlagSet) func(*app, []string) error {
 				if err := p.prepare(ctx, c, names); err != nil {
 					return err
 				}
-				return p.finish(c.Logs(ctx, params, p.print))
+				if err := p.finish(c.Logs(ctx, params, p.print)); err != nil || p.printed {
+					return err
+				}
+				a.hintAtNothing(ctx, c, params)
+				return nil
 			})
 		}
 		return a.askWithoutEnd(func(ctx context.Context, c *client.Client) error {
 			if err := p.prepare(ctx, c, names); err != nil {
 				return err
 			}
-			return p.finish(c.FollowLogs(ctx, params, func(l ipc.LogLine) error {
+			err := p.finish(c.FollowLogs(ctx, params, func(l ipc.LogLine) error {
 				if err := p.print(l); err != nil {
 					return err
 				}
 				return a.out.Flush()
 			}))
+			if err == nil && len(names) > 0 {
+				a.out.Flush()
+				a.hint("%s removed: nothing more will come", isOrAre(names))
+			}
+			return err
 		})
 	}
 }
 
-// moment reads a duration before now or an RFC 3339 time.
+// hintAtNothing says why there may be no lines.
+func (a *app) hintAtNothing(ctx context.Context, c *client.Client, params ipc.LogsParams) {
+	if params.Previous {
+		a.hint("there is nothing of a run before the present one, since zinit began")
+		return
+	}
+	for _, name := range params.Names {
+		config, err := c.Get(ctx, name, false)
+		if err == nil && regexp.MustCompile(`(?m)^buffer_lines = 0$`).MatchString(config.TOML) {
+			a.hint("nothing is kept of %s: its logging.buffer_lines is 0", name)
+		}
+	}
+}
+
+// hint is for who wonders at what there is not on standard output.
+func (a *app) hint(format string, args ...any) {
+	if !a.json {
+		fmt.Fprintf(a.stderr, "zinit: %s\n", clean(fmt.Sprintf(format, args...)))
+	}
+}
+
+func isOrAre(names []string) string {
+	if len(names) == 1 {
+		return names[0] + " was"
+	}
+	return strings.Join(names, ", ") + " were"
+}
+
+// moment reads a duration before now, an RFC 3339 time or, as other commands print
+// it, a local one.
 func (a *app) moment(text string) (ipc.Time, error) {
 	if d, err := parseDuration(text); err == nil {
 		return ipc.Time(a.now().Add(-d)), nil
 	}
 	at, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
-		return ipc.Time{}, usagef("--since: %q is neither a duration such as 10m nor a time such as 2026-11-22T18:24:00Z", text)
+		at, err = time.ParseInLocation(time.DateTime, text, a.zone)
+	}
+	if err != nil {
+		return ipc.Time{}, usagef("--since: %q is neither a duration such as 10m nor a time such as 2026-11-22T18:24:00Z or 2026-11-22 18:24:00 (local)", text)
 	}
 	return ipc.Time(at), nil
 }
@@ -120,6 +163,7 @@ type logPrinter struct {
 	timestamps bool
 	width      int // of the names so far
 	styles     map[string]style
+	printed    bool
 	// open is the stream whose last piece did not end its line.
 	open string
 }
@@ -147,6 +191,7 @@ func (p *logPrinter) prepare(ctx context.Context, c *client.Client, names []stri
 
 func (p *logPrinter) print(l ipc.LogLine) error {
 	a := p.a
+	p.printed = true
 	switch {
 	case a.json:
 		return printJSON(a.out, l)

@@ -159,6 +159,14 @@ func TestExitCodes(t *testing.T) {
 		{"logs --stdout --stderr", exitUsage, "not both"},
 		{"logs -f --previous", exitUsage, "cannot be followed"},
 		{"logs -n few", exitUsage, `a number or "all"`},
+		{"add-service --name x --exec true --max-restarts -1", exitUsage, "--max-restarts: must be between 0 and"},
+		{"add-service --name x --exec true --restart-delay -1", exitUsage, "--restart-delay: must be between 0 and"},
+		{"add-service --name x --exec true --restart-delay 9223372036854775807", exitUsage, "--restart-delay: must be between 0 and"},
+		{"add-service --name x --exec true --restart bogus", exitUsage, "--restart: must be "},
+		{"add-service --name x --exec true -e =x", exitUsage, "--env =x: want KEY=VALUE"},
+		{"add-service --name x --exec true --after .y", exitUsage, "--after: \".y\" is not a valid name"},
+		{"add-service --name .x --exec true", exitUsage, "--name: \".x\" is not a valid name"},
+		{"add-service web.toml --after db", exitUsage, "--after belongs to those"},
 		{"logs --since yesterday", exitUsage, "neither a duration"},
 
 		{"--socket " + gone.Socket + " list", exitUnreachable, "cannot reach zinit-server at " + gone.Socket},
@@ -246,10 +254,15 @@ func TestParametersOfCommands(t *testing.T) {
 		{"logs --grep a|b --previous", "logs.get map[grep:a|b lines:100 previous:true]"},
 		{"logs --since 10m", "logs.get map[lines:-1 since:2026-11-22T18:20:00.000000000Z]"},
 		{"logs --since 90 -n 5", "logs.get map[lines:5 since:2026-11-22T18:28:30.000000000Z]"},
+		{"logs --since 2026-11-22~18:24:00", "logs.get map[lines:-1 since:2026-11-22T18:24:00.000000000Z]"},
 		{"logs --since 2026-11-22T19:24:00+01:00", "logs.get map[lines:-1 since:2026-11-22T18:24:00.000000000Z]"},
 	} {
 		s.Asked()
-		r := zinit(t, append([]string{"--socket", s.Socket}, strings.Fields(test.args)...))
+		args := strings.Fields(test.args)
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "~", " ")
+		}
+		r := zinit(t, append([]string{"--socket", s.Socket}, args...))
 		asked := s.Asked()
 		for i, a := range asked {
 			// The time that is left is a little less than what was given.

@@ -90,31 +90,42 @@ func start(c *ipc.ProbeCommand, w *os.File) (*os.Process, error) {
 		return nil, fmt.Errorf("cannot open its standard input: %w", err)
 	}
 	defer null.Close()
-	path, err := lookPath(c)
-	if err != nil {
-		return nil, err
+	places := lookPath(c)
+	if len(places) == 0 {
+		return nil, fmt.Errorf("cannot find %s in PATH", c.Argv[0])
 	}
 	attr := &os.ProcAttr{Dir: c.Dir, Env: c.Env, Files: []*os.File{null, w, w}, Sys: &syscall.SysProcAttr{Setpgid: true}}
 	// An ordinary user may not even ask for what it is already.
 	if id := c.Cred; id != nil && (os.Getuid() == 0 || int(id.UID) != os.Getuid() || int(id.GID) != os.Getgid()) {
 		attr.Sys.Credential = &syscall.Credential{Uid: id.UID, Gid: id.GID, Groups: id.Groups}
 	}
-	process, err := os.StartProcess(path, c.Argv, attr)
-	if err != nil {
+	// Its user may not be able to enter where zinit sees it first.
+	var refused error
+	for _, path := range places {
+		process, err := os.StartProcess(path, c.Argv, attr)
+		if err == nil {
+			return process, nil
+		}
+		denied := errors.Is(err, unix.EACCES)
 		var pe *os.PathError
 		if errors.As(err, &pe) {
 			err = pe.Err
 		}
-		return nil, fmt.Errorf("cannot run %s: %w", path, err)
+		if refused == nil || !denied {
+			refused = fmt.Errorf("cannot run %s: %w", path, err)
+		}
+		if !denied {
+			break
+		}
 	}
-	return process, nil
+	return nil, refused
 }
 
-// lookPath finds the program in the PATH of the command's own environment.
-func lookPath(c *ipc.ProbeCommand) (string, error) {
+// lookPath lists where the program is in the PATH of the command's own environment.
+func lookPath(c *ipc.ProbeCommand) []string {
 	name := c.Argv[0]
 	if strings.Contains(name, "/") {
-		return name, nil
+		return []string{name}
 	}
 	search := ""
 	for _, kv := range c.Env {
@@ -122,6 +133,7 @@ func lookPath(c *ipc.ProbeCommand) (string, error) {
 			search = v
 		}
 	}
+	var list []string
 	for _, dir := range filepath.SplitList(search) {
 		path := filepath.Join(dir, name)
 		at := path
@@ -130,10 +142,10 @@ func lookPath(c *ipc.ProbeCommand) (string, error) {
 			at = filepath.Join(c.Dir, path)
 		}
 		if info, err := os.Stat(at); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return path, nil
+			list = append(list, path)
 		}
 	}
-	return "", fmt.Errorf("cannot find %s in PATH", name)
+	return list
 }
 
 // lastLine reads all there is and returns the last line that is not empty, of

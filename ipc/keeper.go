@@ -122,6 +122,9 @@ type Spawn struct {
 	// Console runs the process on pid1's own stdin, stdout and stderr, in the
 	// foreground of its terminal.
 	Console bool `msgpack:"console,omitempty"`
+	// Stdin gives the process pid1's own stdin, unless that is a terminal, which is
+	// for who has it as a Console. All others read from /dev/null.
+	Stdin bool `msgpack:"stdin,omitempty"`
 	// Shell has /bin/sh run a file that is executable and of no format that the
 	// kernel knows, as execvp(3) does.
 	Shell bool `msgpack:"shell,omitempty"`
@@ -132,6 +135,8 @@ type Cred struct {
 	UID    uint32   `msgpack:"uid"`
 	GID    uint32   `msgpack:"gid"`
 	Groups []uint32 `msgpack:"groups,omitempty"`
+	// Name is the user's, for messages; "" if there is none.
+	Name string `msgpack:"name,omitempty"`
 }
 
 // Rlimit is one setrlimit(2): resource number, soft and hard limit.

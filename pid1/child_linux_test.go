@@ -162,16 +162,22 @@ func TestRefusedLimitIsNamed(t *testing.T) {
 	for i, c := range []struct {
 		change func(*ipc.Spawn)
 		stage  string
+		says   string
 	}{
-		{func(sp *ipc.Spawn) { sp.Rlimits = []ipc.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 2, Hard: 1}} }, "nofile"},
-		{func(sp *ipc.Spawn) { sp.Rlimits = []ipc.Rlimit{{Resource: 99, Soft: 2, Hard: 2}} }, "resource limit 99"},
-		{func(sp *ipc.Spawn) { n := 5000; sp.OOMScoreAdj = &n }, "oom_score_adj"},
-		{func(sp *ipc.Spawn) { sp.AmbientCaps = []int{63} }, "capabilities"},
+		{func(sp *ipc.Spawn) { sp.Rlimits = []ipc.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 2, Hard: 1}} },
+			"nofile", "nofile to 1: invalid argument (zinit's own hard limit is "},
+		{func(sp *ipc.Spawn) {
+			sp.Rlimits = []ipc.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: unix.RLIM_INFINITY, Hard: unix.RLIM_INFINITY}}
+		}, "nofile", "nofile to unlimited: operation not permitted (/proc/sys/fs/nr_open allows "},
+		{func(sp *ipc.Spawn) { sp.Rlimits = []ipc.Rlimit{{Resource: 99, Soft: 2, Hard: 2}} },
+			"resource limit 99", "resource limit 99 to 2: invalid argument"},
+		{func(sp *ipc.Spawn) { n := 5000; sp.OOMScoreAdj = &n }, "oom_score_adj", "oom_score_adj to 5000: "},
+		{func(sp *ipc.Spawn) { sp.AmbientCaps = []int{63} }, "capabilities", "capabilities: "},
 	} {
 		sp := shell(ipc.RunID(i+1), "true")
 		c.change(&sp)
 		s.spawn(sp)
-		if m := s.failed(sp.Run); m.Stage != c.stage || m.Errno == 0 || !strings.HasPrefix(m.Message, "cannot set "+c.stage+": ") {
+		if m := s.failed(sp.Run); m.Stage != c.stage || m.Errno == 0 || !strings.HasPrefix(m.Message, "cannot set "+c.says) {
 			t.Errorf("%s: %+v", c.stage, m)
 		}
 	}
@@ -233,6 +239,25 @@ func TestIdentity(t *testing.T) {
 	s.spawn(sp)
 	if m := s.failed(3); m.Stage != ipc.StageDir || m.Path != closed || m.Message != "cannot enter directory "+closed+": permission denied (as user 12345, group 12345)" {
 		t.Errorf("closed directory: %+v", m)
+	}
+	// A search goes on after a directory that this user may not enter, and names
+	// what it has found there only if there is nothing else.
+	for file, text := range map[string]string{"true": "#!/bin/false\n", "only-here": "#!/bin/true\n"} {
+		if err := os.WriteFile(filepath.Join(closed, file), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	search := ipc.Spawn{Run: 5, Tag: "t", Argv: []string{"true"}, Cred: &ipc.Cred{UID: 12345, GID: 12345, Name: "app"},
+		Env: []string{"PATH=" + closed + ":/usr/bin:/bin"}}
+	s.spawn(search)
+	if ex := s.exited(5); ex.Code != 0 {
+		t.Errorf("search: %+v", ex)
+	}
+	search.Run, search.Argv = 6, []string{"only-here"}
+	s.spawn(search)
+	if m := s.failed(6); m.Path != closed+"/only-here" || !strings.HasPrefix(m.Message, "cannot execute "+m.Path+": permission denied") ||
+		!strings.HasSuffix(m.Message, " (as user app)") {
+		t.Errorf("search: %+v", m)
 	}
 	if err := os.Chown(closed, 12345, 12345); err != nil {
 		t.Fatal(err)
@@ -347,6 +372,8 @@ func TestSpawnFailuresSayWhatIsWrong(t *testing.T) {
 		{dir + "/none", "", ipc.StageExec, unix.ENOENT, "cannot execute " + dir + "/none: no such file or directory"},
 		{"no-such-tool", "", ipc.StageExec, unix.ENOENT, "cannot execute no-such-tool: it is in no directory of PATH"},
 		{file("script", "#!/usr/bin/pythn -u\n", 0o755), "", ipc.StageExec, unix.ENOENT, dir + "/script: its interpreter /usr/bin/pythn does not exist"},
+		{file("windows", "#!/bin/sh\r\necho\r\n", 0o755), "", ipc.StageExec, unix.ENOENT,
+			dir + `/windows: its interpreter "/bin/sh\r" does not exist: the file has Windows line ends`},
 		{file("loaderless", loaderless, 0o755), "", ipc.StageExec, unix.ENOENT, dir + "/loaderless: its loader "},
 		{dir, "", ipc.StageExec, unix.EACCES, "cannot execute " + dir + ": it is a directory"},
 		{file("plain", "#!/bin/sh\n", 0o640), "", ipc.StageExec, unix.EACCES, "cannot execute " + dir + "/plain: it has no execute permission (mode 0640)"},

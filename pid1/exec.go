@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,6 +24,23 @@ const helperName = "zinit-exec"
 type helperSpec struct {
 	Path  string    `msgpack:"path"`
 	Spawn ipc.Spawn `msgpack:"spawn"`
+}
+
+// places are where the program may be: where pid1 has found it, and, as its user may
+// not be able to enter there, those of PATH behind.
+func (s *helperSpec) places() []string {
+	name := s.Spawn.Argv[0]
+	if strings.Contains(name, "/") {
+		return []string{s.Path}
+	}
+	all := candidates(name, envPath(s.Spawn.Env))
+	return all[max(slices.Index(all, s.Path), 0):]
+}
+
+// goesOn says that execvp(3) looks further after such an error. It is told only if
+// nothing else is found.
+func goesOn(e syscall.Errno) bool {
+	return e == unix.EACCES || e == unix.ENOENT || e == unix.ENOTDIR
 }
 
 // step is one thing that the helper does: what it is called if it fails, and

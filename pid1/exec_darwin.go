@@ -47,13 +47,24 @@ func plan(spec *helperSpec) ([]step, error) {
 	if sp.Dir != "" {
 		add(ipc.StageDir, sp.Dir, func() error { return unix.Chdir(sp.Dir) })
 	}
-	add(ipc.StageExec, spec.Path, func() error {
-		err := syscall.Exec(spec.Path, sp.Argv, env)
-		if err == unix.ENOEXEC && sp.Shell {
-			syscall.Exec("/bin/sh", append([]string{"/bin/sh", spec.Path}, sp.Argv[1:]...), env)
+	add(ipc.StageExec, spec.Path, nil)
+	last := &steps[len(steps)-1]
+	last.do = func() (first syscall.Errno) {
+		for i, path := range spec.places() {
+			e := errno(syscall.Exec(path, sp.Argv, env))
+			if e == unix.ENOEXEC && sp.Shell {
+				syscall.Exec("/bin/sh", append([]string{"/bin/sh", path}, sp.Argv[1:]...), env)
+			}
+			if !goesOn(e) {
+				last.path = path
+				return e
+			}
+			if i == 0 {
+				first = e
+			}
 		}
-		return err
-	})
+		return first
+	}
 	return steps, nil
 }
 

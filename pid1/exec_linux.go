@@ -20,7 +20,8 @@ func plan(spec *helperSpec) ([]step, error) {
 	if len(sp.ListenNames) > 0 {
 		env = listenEnv(env, sp.ListenNames)
 	}
-	path, err := syscall.BytePtrFromString(spec.Path)
+	places := spec.places()
+	paths, err := syscall.SlicePtrFromStrings(places) // ends with nil
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +34,7 @@ func plan(spec *helperSpec) ([]step, error) {
 		return nil, err
 	}
 	shell := &[]byte("/bin/sh\x00")[0]
-	script := append([]*byte{shell, path}, argv[1:]...)
+	script := append([]*byte{shell, nil}, argv[1:]...)
 	var steps []step
 	add := func(stage, path string, do func() syscall.Errno) {
 		steps = append(steps, step{stage, path, do})
@@ -86,14 +87,26 @@ func plan(spec *helperSpec) ([]step, error) {
 		})
 	}
 	empty := &unix.Sigset_t{}
-	add(ipc.StageExec, spec.Path, func() syscall.Errno {
+	add(ipc.StageExec, spec.Path, nil)
+	last := &steps[len(steps)-1]
+	last.do = func() (first syscall.Errno) {
 		unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(empty)), 0, 8, 0, 0)
-		e := raw(unix.SYS_EXECVE, uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0])))
-		if e == unix.ENOEXEC && sp.Shell {
-			raw(unix.SYS_EXECVE, uintptr(unsafe.Pointer(shell)), uintptr(unsafe.Pointer(&script[0])), uintptr(unsafe.Pointer(&envp[0])))
+		for i := range places {
+			e := raw(unix.SYS_EXECVE, uintptr(unsafe.Pointer(paths[i])), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0])))
+			if e == unix.ENOEXEC && sp.Shell {
+				script[1] = paths[i]
+				raw(unix.SYS_EXECVE, uintptr(unsafe.Pointer(shell)), uintptr(unsafe.Pointer(&script[0])), uintptr(unsafe.Pointer(&envp[0])))
+			}
+			if !goesOn(e) {
+				last.path = places[i]
+				return e
+			}
+			if i == 0 {
+				first = e
+			}
 		}
-		return e
-	})
+		return first
+	}
 	return steps, nil
 }
 

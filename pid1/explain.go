@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -45,9 +46,54 @@ func explain(sp *ipc.Spawn, f failure) *ipc.SpawnFailed {
 			m.Message += " (zinit-pid1 needs to be " + mayBecome + ")"
 		}
 	default:
-		m.Message = fmt.Sprintf("cannot set %s: %v", f.stage, f.errno)
+		value, bound := refused(sp, f.stage)
+		m.Message = fmt.Sprintf("cannot set %s%s: %v%s", f.stage, value, f.errno, bound)
 	}
 	return m
+}
+
+// refused says to what a limit was to be set, and what it may be set to.
+func refused(sp *ipc.Spawn, stage string) (value, bound string) {
+	switch {
+	case stage == "nice" && sp.Nice != nil:
+		value = fmt.Sprintf(" to %d", *sp.Nice)
+		// Linux has 20 less the niceness for a priority and in its limit RLIMIT_NICE, 13
+		// (getpriority(2), getrlimit(2)).
+		var l unix.Rlimit
+		if own, err := unix.Getpriority(unix.PRIO_PROCESS, 0); runtime.GOOS == "linux" && err == nil && unix.Getrlimit(13, &l) == nil {
+			bound = fmt.Sprintf(" (without CAP_SYS_NICE zinit may set %d or more)", 20-max(own, int(min(l.Cur, 40))))
+		}
+	case stage == "oom_score_adj" && sp.OOMScoreAdj != nil:
+		value = fmt.Sprintf(" to %d", *sp.OOMScoreAdj)
+	}
+	for _, want := range sp.Rlimits {
+		if limitName(want.Resource) != stage {
+			continue
+		}
+		value = " to " + limitText(want.Hard)
+		var l unix.Rlimit
+		if unix.Getrlimit(want.Resource, &l) != nil {
+			continue
+		}
+		bound = fmt.Sprintf(" (zinit's own hard limit is %s)", limitText(l.Max))
+		if most := readNumber("/proc/sys/fs/nr_open"); stage == "nofile" && most > 0 && want.Hard > most {
+			bound = fmt.Sprintf(" (/proc/sys/fs/nr_open allows %d)", most)
+		}
+	}
+	return value, bound
+}
+
+func limitText(n uint64) string {
+	if n == unix.RLIM_INFINITY {
+		return "unlimited"
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+// readNumber reads a file with a number in it, 0 if there is none.
+func readNumber(path string) uint64 {
+	n, _ := strconv.ParseUint(string(bytes.TrimSpace(readHead(path))), 10, 64)
+	return n
 }
 
 func forkHint(e syscall.Errno) string {
@@ -68,6 +114,9 @@ func asUser(sp *ipc.Spawn, e syscall.Errno) string {
 	if sp.Cred == nil || e != unix.EACCES {
 		return ""
 	}
+	if sp.Cred.Name != "" {
+		return fmt.Sprintf(" (as user %s)", sp.Cred.Name)
+	}
 	return fmt.Sprintf(" (as user %d, group %d)", sp.Cred.UID, sp.Cred.GID)
 }
 
@@ -85,7 +134,9 @@ func explainExec(sp *ipc.Spawn, f failure) string {
 	head := readHead(full)
 	switch f.errno {
 	case unix.ENOENT, unix.ENOTDIR:
-		if interp := interpreter(head); interp != "" {
+		if interp := interpreter(head); strings.HasSuffix(interp, "\r") {
+			return fmt.Sprintf("%s: its interpreter %q does not exist: the file has Windows line ends", f.path, interp)
+		} else if interp != "" {
 			return fmt.Sprintf("%s: its interpreter %s does not exist", f.path, interp)
 		}
 		if loader := elfLoader(head); loader != "" {
@@ -134,14 +185,15 @@ func readHead(path string) []byte {
 	return b[:n]
 }
 
-// interpreter is the program of a script's first line.
+// interpreter is the program of a script's first line, as the kernel reads it: it
+// ends at a blank or a tab.
 func interpreter(head []byte) string {
 	line, ok := bytes.CutPrefix(head, []byte("#!"))
 	if !ok {
 		return ""
 	}
 	line, _, _ = bytes.Cut(line, []byte("\n"))
-	if f := bytes.Fields(line); len(f) > 0 {
+	if f := bytes.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' }); len(f) > 0 {
 		return string(f[0])
 	}
 	return ""

@@ -11,6 +11,7 @@ import (
 
 	"github.com/threefoldtech/zinit/common/failpoint"
 	"github.com/threefoldtech/zinit/common/fdlimit"
+	"github.com/threefoldtech/zinit/common/terminal"
 	"github.com/threefoldtech/zinit/ipc"
 )
 
@@ -237,7 +238,7 @@ func (j *job) prepare(store fdStore, null int) (err error) {
 		return err
 	}
 	j.Files = []int{null, 1, 2}
-	if sp.Console {
+	if sp.Console || sp.Stdin && !terminal.Is(0) {
 		j.Files[0] = 0
 	}
 	for _, u := range sp.Fds {
@@ -368,14 +369,11 @@ func preflight(j *job) (path string, local bool, fail *ipc.SpawnFailed) {
 }
 
 // lookPath finds a program in a search path whose relative elements start at
-// dir, as execvp(3) does.
+// dir, as execvp(3) does for who may enter them all: where the service's user may
+// not, the exec helper goes on from there.
 func lookPath(dir int, name, search string) (string, syscall.Errno) {
 	var denied string
-	for _, d := range strings.Split(search, ":") {
-		p := strings.TrimSuffix(d, "/") + "/" + name
-		if d == "" {
-			p = "./" + name
-		}
+	for _, p := range candidates(name, search) {
 		var st unix.Stat_t
 		if err := retry(func() error { return unix.Fstatat(dir, p, &st, 0) }); err != nil {
 			continue
@@ -394,6 +392,18 @@ func lookPath(dir int, name, search string) (string, syscall.Errno) {
 		return denied, unix.EACCES
 	}
 	return name, unix.ENOENT
+}
+
+// candidates are the places of a program in a search path.
+func candidates(name, search string) []string {
+	list := strings.Split(search, ":")
+	for i, d := range list {
+		if d == "" {
+			d = "."
+		}
+		list[i] = strings.TrimSuffix(d, "/") + "/" + name
+	}
+	return list
 }
 
 // envPath is PATH of an environment.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -348,9 +349,45 @@ func params[T any](r ipc.Request) (T, error) {
 	d.Reset(bytes.NewReader(r.Params))
 	d.DisallowUnknownFields(true)
 	if err := d.Decode(&p); err != nil {
+		if name, want := misfit[T](r.Params); name != "" {
+			return p, ipc.Errorf(ipc.ErrInvalid, "cannot read the parameter %s of %s: expected %s", name, r.Method, want)
+		}
 		return p, ipc.Errorf(ipc.ErrInvalid, "cannot read the parameters of %s: %v", r.Method, err)
 	}
 	return p, nil
+}
+
+// misfit finds the parameter whose value cannot be read, and what it should be.
+func misfit[T any](params []byte) (name, want string) {
+	var values map[string]msgpack.RawMessage
+	if msgpack.Unmarshal(params, &values) != nil {
+		return "", ""
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[T]()) {
+		name, _, _ := strings.Cut(f.Tag.Get("msgpack"), ",")
+		value, given := values[name]
+		if !given || msgpack.Unmarshal(value, reflect.New(f.Type).Interface()) == nil {
+			continue
+		}
+		t := f.Type
+		if t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		switch {
+		case t == reflect.TypeFor[ipc.Time]():
+			return name, "a time such as 2026-11-22T18:24:00Z"
+		case t.Kind() == reflect.Slice:
+			return name, "an array of strings"
+		case t.Kind() == reflect.String:
+			return name, "a string"
+		case t.Kind() == reflect.Bool:
+			return name, "true or false"
+		case t.Kind() == reflect.Int || t.Kind() == reflect.Int64 || t.Kind() == reflect.Uint64:
+			return name, "a whole number"
+		}
+		return name, "another type"
+	}
+	return "", ""
 }
 
 // items sends a list as a stream: all that fits into one call of the kernel at a

@@ -50,6 +50,27 @@ func TestParametersAreChecked(t *testing.T) {
 	}
 }
 
+func TestParametersOfTheWrongTypeAreNamed(t *testing.T) {
+	for _, test := range []struct {
+		params map[string]any
+		want   string
+	}{
+		{map[string]any{"lines": 1, "names": "web"}, "cannot read the parameter names of logs.get: expected an array of strings"},
+		{map[string]any{"lines": "all"}, "cannot read the parameter lines of logs.get: expected a whole number"},
+		{map[string]any{"lines": 1, "grep": 1}, "cannot read the parameter grep of logs.get: expected a string"},
+		{map[string]any{"lines": 1, "previous": "x"}, "cannot read the parameter previous of logs.get: expected true or false"},
+		{map[string]any{"lines": 1, "since": "yesterday"}, "cannot read the parameter since of logs.get: expected a time such as 2026-11-22T18:24:00Z"},
+	} {
+		raw, err := msgpack.Marshal(test.params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := params[ipc.LogsParams](ipc.Request{Method: "logs.get", Params: raw}); err == nil || err.Error() != test.want {
+			t.Errorf("%v: %v, want %s", test.params, err, test.want)
+		}
+	}
+}
+
 // TestMethodsAreDocumented compares the table with that of docs/ipc.md, where
 // optional parameters are in italics.
 func TestMethodsAreDocumented(t *testing.T) {

@@ -106,9 +106,27 @@ func logsFollow(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if q.Services != nil {
+		gone := make(chan struct{})
+		q.Until = gone
+		if err := c.s.in(ctx, func() { c.s.follows[gone] = q.Services; c.s.endFollows() }); err != nil {
+			return nil, err
+		}
+		defer c.s.in(context.Background(), func() { delete(c.s.follows, gone) })
+	}
 	err = c.s.logs.Follow(ctx, q, func(l logs.Line) error { return c.sendLine(r, l) })
 	if ctx.Err() != nil {
 		return stream{}, nil // cancelled, as followers are
 	}
 	return stream{}, err
+}
+
+// endFollows ends those who follow nothing but what has been removed.
+func (s *server) endFollows() {
+	for gone, names := range s.follows {
+		if !slices.ContainsFunc(names, func(n string) bool { return s.core.Spec(n) != nil }) {
+			close(gone)
+			delete(s.follows, gone)
+		}
+	}
 }

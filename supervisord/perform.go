@@ -87,6 +87,7 @@ func (s *server) onChanged(a core.Changed) {
 	}
 	if a.Removed {
 		s.logs.Remove(a.Service)
+		s.endFollows()
 		s.log.Info("removed", "service", a.Service)
 		return
 	}
@@ -147,7 +148,7 @@ func (s *server) prepare(a core.Spawn) {
 	b := builder{
 		action: a, env: s.environment(a.Service), runtimeDir: s.paths.RuntimeDir,
 		cgroups: s.cgroups, cgroup: s.cgroups.reserve(a),
-		shell: a.Role == core.RoleMain && a.Service.Name == mainService && len(s.keeper.hello.Main) > 0,
+		mainCommand: a.Role == core.RoleMain && a.Service.Name == mainService && len(s.keeper.hello.Main) > 0,
 	}
 	if a.Role == core.RoleMain {
 		b.listeners, b.deaf = s.passed(a.Service.Name)
@@ -196,9 +197,9 @@ type builder struct {
 	// there.
 	listeners []passedListener
 	deaf      string
-	// shell is that of ipc.Spawn: a main command is what another init would
-	// have found by execvp(3).
-	shell bool
+	// mainCommand says that it is a container's: it is found by execvp(3) and reads
+	// zinit's stdin, as under another init.
+	mainCommand bool
 }
 
 // mayBlock says that something has to be read for it, or limits to be written.
@@ -225,7 +226,7 @@ func (b builder) build() prepared {
 			return fail(fmt.Errorf("cannot check its health: %w", err), false)
 		}
 	}
-	p.order = ipc.Spawn{Run: ipc.RunID(b.action.Run), Tag: tagOf(sp.Name, b.action.Role), Umask: sp.Umask, Shell: b.shell}
+	p.order = ipc.Spawn{Run: ipc.RunID(b.action.Run), Tag: tagOf(sp.Name, b.action.Role), Umask: sp.Umask, Shell: b.mainCommand, Stdin: b.mainCommand}
 	env := b.env
 	cred, account, err := lookupUser(sp.User, sp.Group)
 	if err != nil {
@@ -328,7 +329,7 @@ func lookupUser(name, group string) (*ipc.Cred, *user.User, error) {
 		case account != nil:
 			uid, _ := strconv.ParseUint(account.Uid, 10, 32)
 			gid, _ := strconv.ParseUint(account.Gid, 10, 32)
-			cred.UID, cred.GID = uint32(uid), uint32(gid)
+			cred.UID, cred.GID, cred.Name = uint32(uid), uint32(gid), account.Username
 			ids, err := account.GroupIds()
 			if err != nil {
 				return nil, nil, fmt.Errorf("cannot find the groups of user %s: %w", name, err)

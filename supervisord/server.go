@@ -90,6 +90,9 @@ type server struct {
 	// events wait for the next turn: what an action has brought about.
 	events  []core.Event
 	waiters map[*waiter]bool
+	// follows are the names of those who follow logs of certain services, by what is
+	// closed when none of these is there any more.
+	follows map[chan struct{}][]string
 	// replaced are the last times that the supervisor was. This one had no saved
 	// state to go on with (lost), or one whose end could not be read (cut).
 	replaced []ipc.Replaced
@@ -146,7 +149,7 @@ func start(o options, k *keeper, log *slog.Logger) (_ *server, err error) {
 	s := &server{
 		opts: o, keeper: k, log: log, started: time.Now(),
 		inbox: make(chan any, 1024), timer: time.NewTimer(time.Hour), preparing: make(chan struct{}, maxPrepared),
-		history: &history{}, waiters: map[*waiter]bool{}, news: map[string]bool{}, pipes: map[core.RunID]logPipes{},
+		history: &history{}, waiters: map[*waiter]bool{}, follows: map[chan struct{}][]string{}, news: map[string]bool{}, pipes: map[core.RunID]logPipes{},
 		ended: &logEnds{more: make(chan struct{}, 1)}, helperRuns: map[ipc.RunID]bool{}, unmet: map[string]bool{},
 		base:       newEnviron(ownEnviron()).own,
 		ownProxies: map[string]*spec.Proxy{}, listeners: map[spec.Address]int{}, deaf: map[spec.Address]string{},
@@ -246,7 +249,8 @@ func (s *server) loadConfig() error {
 func (s *server) onlyMain() bool { return len(s.keeper.hello.Main) > 0 && len(s.services) == 1 }
 
 // mainSpec is the service of a container's main command: started after all
-// others, never restarted, and the end of zinit. Alone, it has the terminal.
+// others, never restarted, and the end of zinit. Alone, it has the terminal and no
+// pipes; else only a stdin that is no terminal.
 func mainSpec(argv []string, others map[string]*spec.Service) *spec.Service {
 	m := spec.Default(mainService)
 	m.Exec = spec.Literal(argv)

@@ -194,6 +194,9 @@ func readFile(path string) ([]byte, error) {
 	// Looked at before it is opened, as opening a device may already do
 	// something, and opened without blocking, as it may be a FIFO by then.
 	info, err := os.Stat(path)
+	if target, e := os.Readlink(path); e == nil && errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("cannot read file: it is a link to %s, which does not exist", quote(target))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read file: %w", errors.Unwrap(err))
 	}

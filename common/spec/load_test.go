@@ -71,7 +71,7 @@ func TestLoadDir(t *testing.T) {
 		"d.toml db: unknown key exce in [service]: did you mean \"exec\"?",
 		"f.toml web: there is already a proxy named web: " + dir + "/b.toml",
 		"h.toml h: cannot read file: it is larger than 1048576 bytes",
-		"l.toml l: cannot read file: no such file or directory",
+		"l.toml l: cannot read file: it is a link to \"nowhere\", which does not exist",
 		"m.toml m: cannot read file: it is a directory, expected a regular file",
 		"n.toml n: cannot read file: it is a FIFO, expected a regular file",
 		"o.toml o: cannot read file: it is a device, expected a regular file",

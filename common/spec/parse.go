@@ -25,6 +25,9 @@ func Parse(file string, data []byte) (*Service, *Proxy, []Problem) {
 		name: strings.TrimSuffix(filepath.Base(file), ".toml"),
 		bad:  map[string]bool{}, misspelt: map[string]bool{},
 	}
+	if strings.HasPrefix(p.src, "\xff\xfe") || strings.HasPrefix(p.src, "\xfe\xff") {
+		return nil, nil, p.syntax(0, "it is in UTF-16: save it as UTF-8")
+	}
 	if offset := invalidUTF8(p.src); offset >= 0 {
 		return nil, nil, p.syntax(offset, fmt.Sprintf("invalid UTF-8 byte: 0x%02x", p.src[offset]))
 	}
@@ -247,7 +250,11 @@ func (p *parser) unknownKeys(name string, table map[string]any, rows []Field) {
 			continue
 		}
 		hint, near := "", Nearest(key, keys)
-		if home := homeOf(key, ""); home != "" && name != "target" {
+		home := homeOf(key, "")
+		if own := elsewhere[name+"."+key]; own != "" {
+			near, home = own, ""
+		}
+		if home != "" && name != "target" {
 			hint = fmt.Sprintf(": it belongs under [%s]", home)
 		} else if home != "" {
 			hint = ": a target has no process"
@@ -257,6 +264,13 @@ func (p *parser) unknownKeys(name string, table map[string]any, rows []Field) {
 		}
 		p.fault(joinPath(name, key), true, "unknown key %s in [%s]%s", shorten(key), name, hint)
 	}
+}
+
+// elsewhere are keys as other programs call them.
+var elsewhere = map[string]string{
+	"service.command": "exec", "service.cmd": "exec",
+	"service.cwd": "dir", "service.working_dir": "dir", "service.working_directory": "dir",
+	"service.environment": "env", "service.environment_file": "env_file",
 }
 
 // homeOf is the table that knows a key, the preferred one if it does.

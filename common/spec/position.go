@@ -30,14 +30,15 @@ func Place(problems []Problem) []Problem {
 		} else if field == cycleMessage {
 			paths = []string{joinPath("dependencies", "requires"), joinPath("dependencies", "after")}
 		}
-		src, err := os.ReadFile(p.File)
+		data, err := os.ReadFile(p.File)
+		src := strings.TrimPrefix(string(data), "\ufeff")
 		for _, path := range paths {
 			at := &span{-1, -1}
 			if err == nil && p.Line == 0 {
-				locate(string(src), map[string]*span{path: at})
+				locate(src, map[string]*span{path: at})
 			}
 			if at.value >= 0 {
-				p.Line, p.Column = lineColumn(string(src), at.value)
+				p.Line, p.Column = lineColumn(src, at.value)
 			}
 		}
 	}

@@ -80,11 +80,19 @@ func (p *parser) checkHealth(h *Health) {
 		p.rule(p.lacks("health.endpoint"), "health", `health.endpoint is missing, as type is %q`, h.Type)
 		if p.has("health.endpoint") {
 			if err := checkEndpoint(h.Type, h.Endpoint); err != nil {
-				p.rule(true, "health.endpoint", "health.endpoint: %v", err)
+				p.rule(true, "health.endpoint", "health.endpoint: %v%s", err, unexpanded(h.Endpoint))
 			}
 		}
 	}
 	p.rule(h.Type == HealthHTTP && !validHeaderName(h.Method), "health.method", "health.method: %s is not an HTTP method", quote(h.Method))
+}
+
+// unexpanded is a hint about a value that seems to be meant to be expanded.
+func unexpanded(s string) string {
+	if len(References(s)) == 0 {
+		return ""
+	}
+	return ": variables are not expanded here"
 }
 
 func checkEndpoint(t HealthType, endpoint string) error {

@@ -39,7 +39,7 @@ func (f *Field) store(v any, dst any) []fault {
 			if err != nil {
 				return Address{}, err
 			}
-			return ParseAddress(s)
+			return f.address(s)
 		})
 	case TypeCommand:
 		return f.storeCommand(v, dst.(*Command))
@@ -101,7 +101,7 @@ func (f *Field) storeScalar(v, dst any) (err error) {
 		if err != nil {
 			return err
 		}
-		return assign(dst)(ParseAddress(s))
+		return assign(dst)(f.address(s))
 	default:
 		panic(fmt.Sprintf("field %s has no way to store a %T", f.name(), dst))
 	}
@@ -182,6 +182,14 @@ func (f *Field) text(v any) (string, error) {
 		}
 	}
 	return s, nil
+}
+
+func (f *Field) address(s string) (Address, error) {
+	a, err := ParseAddress(s)
+	if err != nil {
+		err = fmt.Errorf("%w%s", err, unexpanded(s))
+	}
+	return a, err
 }
 
 // CheckName says what is wrong with the name of a service, target or proxy.

@@ -288,6 +288,33 @@ func References(s string) []string {
 	return names
 }
 
+// Unexpanded lists what a shell would expand in a text and ExpandString does not:
+// $NAME, and a ${ that begins nothing it knows, as far as the next }.
+func Unexpanded(s string) []string {
+	var list []string
+	for i := 0; i < len(s); {
+		if n := expansionLen(s[i:]); n > 0 || s[i] != '$' {
+			i += max(n, 1)
+			continue
+		}
+		n := 1
+		if strings.HasPrefix(s[i:], "${") {
+			if n = strings.IndexByte(s[i:], '}') + 1; n == 0 {
+				n = len(s) - i
+			}
+		} else {
+			for i+n < len(s) && (s[i+n] == '_' || isLetter(s[i+n]) || n > 1 && isDigit(s[i+n])) {
+				n++
+			}
+		}
+		if n > 1 {
+			list = append(list, s[i:i+n])
+		}
+		i += n
+	}
+	return list
+}
+
 // expansionLen is the length of the expansion that s begins with, 0 if it is
 // only a dollar.
 func expansionLen(s string) int {

@@ -157,3 +157,15 @@ func TestCompactIsTheSame(t *testing.T) {
 		}
 	}
 }
+
+func TestUnexpanded(t *testing.T) {
+	for text, want := range map[string][]string{
+		"plain $ 5$ $5 $$HOME ${A} ${A:-${B}} ${A:?x}": nil,
+		"$HOME/x:$_y2 ${A": {"$HOME", "$_y2", "${A"},
+		"${} ${B:+z} ${1}": {"${}", "${B:+z}", "${1}"},
+	} {
+		if got := Unexpanded(text); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}

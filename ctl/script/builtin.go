@@ -2,6 +2,7 @@ package script
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -46,7 +47,11 @@ func builtinSource(name string) ([]byte, bool) {
 
 // unknown is the error of a name that is neither a file nor built in.
 func unknown(name string, err error) error {
-	err = fmt.Errorf("cannot read the script: %w", err)
+	var system *fs.PathError
+	if errors.As(err, &system) {
+		err = fmt.Errorf("%s: %w", system.Path, system.Err) // without the call that it was
+	}
+	err = fmt.Errorf("cannot read the script %w", err)
 	if strings.ContainsAny(name, "/.") {
 		return err
 	}

@@ -149,6 +149,8 @@ func TestScriptsFailAt(t *testing.T) {
 		{"a wrong type", "zinit.stop(['web', 1])", "x.star:1:11: zinit.stop: got a list with a int, want strings"},
 		{"a misspelt key of a service", "zinit.service('a', exce = 'b')", `x.star:1:14: zinit.service: unknown field "exce"; did you mean exec?`},
 		{"a wrong value of a service", "zinit.service('a', exec = 'b', restart = 'alwys')", "x.star:1:14: zinit.service: "},
+		{"a wrong value in a dict without a name", "zinit.add_service({'service': {'exec': 5}})",
+			"x.star:1:18: zinit.add_service: service.exec: must be a string or an array of strings, not the number 5"},
 		{"no duration", "sleep('soon')", `x.star:1:6: sleep: for parameter duration: "soon" is no duration: want a number of seconds, or text such as "2s" or "1m30s"`},
 		{"no exit code", "exit(256)", "x.star:1:5: exit: 256 is no exit code, they are 0 to 255"},
 		{"fail", "fail('the disk', 'is full')", "x.star:1:5: fail: the disk is full"},

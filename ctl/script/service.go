@@ -2,6 +2,7 @@ package script
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -65,7 +66,7 @@ func build(c *call, main string, open ...string) (starlark.Value, error) {
 			set(t, key, kv[1])
 		}
 	}
-	if _, err := source(c, config); err != nil {
+	if _, err := source(c, config, name); err != nil {
 		return nil, err
 	}
 	return config, nil
@@ -73,7 +74,7 @@ func build(c *call, main string, open ...string) (starlark.Value, error) {
 
 // source is the text of a configuration. That of a dict is judged here: lines
 // and columns would say nothing to who wrote the script.
-func source(c *call, v starlark.Value) (string, error) {
+func source(c *call, v starlark.Value, name string) (string, error) {
 	if text, ok := starlark.AsString(v); ok {
 		return text, nil
 	}
@@ -85,7 +86,7 @@ func source(c *call, v starlark.Value) (string, error) {
 	if err := toml.NewEncoder(&text).Encode(tables); err != nil {
 		return "", fmt.Errorf("%s: this is no configuration: %w", c.name, err)
 	}
-	_, _, problems := spec.Parse("", text.Bytes())
+	_, _, problems := spec.Parse(cmp.Or(name, "unnamed")+".toml", text.Bytes()) // as the server does
 	if len(problems) == 0 {
 		return text.String(), nil
 	}
@@ -104,7 +105,7 @@ func addService(s *server, _ *starlark.Thread, c *call) (starlark.Value, error) 
 	if err := c.unpack(append([]any{"config", &config, "name??", &name, "persist??", &persist}, o.params()...)...); err != nil {
 		return nil, err
 	}
-	text, err := source(c, config)
+	text, err := source(c, config, name)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +121,7 @@ func set(s *server, _ *starlark.Thread, c *call) (starlark.Value, error) {
 	if err := c.unpack(append([]any{"config", &config, "name??", &name}, o.params()...)...); err != nil {
 		return nil, err
 	}
-	text, err := source(c, config)
+	text, err := source(c, config, name)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,8 @@ func (c *Client) Logs(ctx context.Context, params ipc.LogsParams, line func(ipc.
 }
 
 // FollowLogs calls line for the stored lines and then for each as it is
-// written, until the context ends. A notice of missed lines comes in place of
+// written, until the context ends, or without an error when all services that
+// params names have been removed. A notice of missed lines comes in place of
 // lines that this caller was too slow for. When the supervisor is replaced, it
 // goes on after the last line that it has seen of each stream.
 func (c *Client) FollowLogs(ctx context.Context, params ipc.LogsParams, line func(ipc.LogLine) error) error {

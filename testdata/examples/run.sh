@@ -8,6 +8,7 @@ services=$(realpath "$2")
 if "$bin/zinit" status >/dev/null 2>&1; then
 	echo "A zinit-server is running already:"
 	"$bin/zinit" status
+	echo "bin/zinit shutdown ends it."
 	exit 1
 fi
 
@@ -20,8 +21,14 @@ for _ in $(seq 100); do # it needs some milliseconds to open its socket
 	"$bin/zinit" status >/dev/null 2>&1 && break
 	sleep 0.05
 done
-if ! "$bin/zinit" wait --timeout 20s site 2>wait.err; then
-	cat wait.err zinit.log >&2
+if ! "$bin/zinit" wait --timeout 10s site 2>wait.err; then
+	{
+		cat wait.err zinit.log
+		echo
+		"$bin/zinit" why site || true
+		echo
+		echo "It goes on trying: bin/zinit list shows what runs, bin/zinit shutdown ends it all."
+	} >&2
 	exit 1
 fi
 
