@@ -136,7 +136,8 @@ func (s *server) configured(ctx context.Context) (read spec.Plan, problems []ipc
 				bad = []spec.Problem{{File: s.opts.systemDir, Message: "cannot read system directory: " + gone.Error()}}
 			}
 		}
-		if len(s.keeper.hello.Main) > 0 { // whatever a file says
+		if len(s.keeper.hello.Main) > 0 {
+			bad = append(bad, s.takenName(read)...)
 			read.Services[mainService] = s.services[mainService]
 		}
 		for n, sp := range s.services {
