@@ -75,6 +75,8 @@ type Record struct {
 	Since Time `msgpack:"since"`
 	// Up is the wish.
 	Up bool `msgpack:"up"`
+	// StoppedAt is when it was stopped by hand, 0 where the wish for it is another.
+	StoppedAt Time `msgpack:"stopped_at,omitempty"`
 	// Due says that it is to be started as soon as it is down and nothing is
 	// in the way.
 	Due bool `msgpack:"due,omitempty"`
@@ -95,6 +97,8 @@ type Record struct {
 	Failure   *Reason `msgpack:"failure,omitempty"`
 	Signalled bool    `msgpack:"signalled,omitempty"`
 	Killed    bool    `msgpack:"killed,omitempty"`
+	// StopTrouble is how stop_exec has failed since its last start.
+	StopTrouble string `msgpack:"stop_trouble,omitempty"`
 	// Done says that a oneshot has ended by itself with success.
 	Done bool `msgpack:"done,omitempty"`
 	// Restarts counts them in a row, Total all.
@@ -268,7 +272,7 @@ func (c *Core) becomeBlocked(s *service) {
 }
 
 func (c *Core) becomeStarting(s *service) {
-	s.Due, s.Done, s.Shell = false, false, false
+	s.Due, s.Done, s.Shell, s.StopTrouble = false, false, false, ""
 	s.Reason, s.Failure, s.Killed, s.End, s.StatusText, s.Health = nil, nil, false, nil, "", nil
 	s.StartedAt, s.ReadyAt = c.now, 0
 	if s.spec.Kind == spec.KindTarget {
