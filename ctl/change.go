@@ -64,7 +64,7 @@ func (a *app) printReloaded(r ipc.Reloaded) {
 // changing runs a request that moves services, and prints what moved.
 func (a *app) changing(noWait bool, do func(context.Context, *client.Client, client.Options, func(ipc.Moved)) error) error {
 	moved := []ipc.Moved{}
-	err := a.askInterruptibly("zinit list", func(ctx context.Context, c *client.Client) error {
+	err := a.askInterruptibly("zinit list", grace, func(ctx context.Context, c *client.Client) error {
 		return do(ctx, c, client.Options{NoWait: noWait, Timeout: a.limit()}, func(m ipc.Moved) {
 			if a.json {
 				moved = append(moved, m)

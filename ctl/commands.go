@@ -193,7 +193,7 @@ Examples:
 			name: "is-running", summary: "tell by the exit code whether a service is running", min: 1, max: 1,
 			args: "NAME",
 			help: `Prints nothing. The exit code is 0 if it is running, 1 if not, 4 if there is no
-such service.
+such service; any other is an error, and says nothing of the service.
 
 Examples:
   zinit is-running web || zinit start web`,

@@ -16,25 +16,27 @@ import (
 	"github.com/threefoldtech/zinit/ipc/client"
 )
 
-// grace is how much longer than the server a waiting command waits: the
-// server's answer says what it waited for.
-const grace = 5 * time.Second
+// grace is how much longer than a server that ends the wait a command waits: its
+// answer says what it waited for.
+const grace = 2 * time.Second
 
 // askInterruptibly is ask for what goes on when nobody waits for it: Ctrl-C
-// ends the wait, and says so. A terminal is told what it waits for.
-func (a *app) askInterruptibly(see string, f func(context.Context, *client.Client) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), a.limit()+grace)
+// ends the wait, and says so. A terminal is told what it waits for. A server that
+// ends the wait by itself has so much more time for that.
+func (a *app) askInterruptibly(see string, more time.Duration, f func(context.Context, *client.Client) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), a.limit()+more)
 	defer cancel()
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
 	a.progress = a.showProgress(ctx)
 	err := func() error {
 		defer a.progress.end()
-		c, err := a.dial(ctx)
+		c, err := a.dialInTime(ctx)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
+		a.more = more
 		return f(ctx, c)
 	}()
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
@@ -53,7 +55,7 @@ func moveCommand(verb string) func(*pflag.FlagSet) func(*app, []string) error {
 		noWait := flags.Bool("no-wait", false, "return at once")
 		return func(a *app, names []string) error {
 			moved := []ipc.Moved{}
-			err := a.askInterruptibly("zinit status "+strings.Join(names, " "), func(ctx context.Context, c *client.Client) error {
+			err := a.askInterruptibly("zinit status "+strings.Join(names, " "), grace, func(ctx context.Context, c *client.Client) error {
 				do := map[string]func(context.Context, client.Options, func(ipc.Moved), ...string) error{
 					"start": c.Start, "stop": c.Stop, "restart": c.Restart,
 				}[verb]
@@ -138,11 +140,12 @@ func waitCommand(flags *pflag.FlagSet) func(*app, []string) error {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), a.limit()+grace)
 		defer cancel()
-		c, err := a.dial(ctx)
+		c, err := a.dialInTime(ctx)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
+		a.more = grace
 		services, err := c.Wait(ctx, client.Options{Timeout: a.limit()}, *goal, names...)
 		if err != nil || !a.json {
 			return err
@@ -172,8 +175,11 @@ func isRunningCommand(*pflag.FlagSet) func(*app, []string) error {
 func endCommand(end func(*client.Client, context.Context) error) func(*pflag.FlagSet) func(*app, []string) error {
 	return func(*pflag.FlagSet) func(*app, []string) error {
 		return func(a *app, _ []string) error {
-			return a.askInterruptibly("zinit status", func(ctx context.Context, c *client.Client) error {
+			return a.askInterruptibly("zinit status", 0, func(ctx context.Context, c *client.Client) error {
 				err := end(c, ctx)
+				if unreachable := (*client.Unreachable)(nil); errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &unreachable) {
+					return ipc.Errorf(ipc.ErrTimeout, "zinit has not ended within %v; it goes on with that, see zinit status", a.limit())
+				}
 				if err == nil && !a.json {
 					fmt.Fprintln(a.out, "All services are stopped and zinit has ended.")
 				}
@@ -185,7 +191,7 @@ func endCommand(end func(*client.Client, context.Context) error) func(*pflag.Fla
 
 func upgradeCommand(*pflag.FlagSet) func(*app, []string) error {
 	return func(a *app, _ []string) error {
-		return a.askInterruptibly("zinit status", func(ctx context.Context, c *client.Client) error {
+		return a.askInterruptibly("zinit status", 0, func(ctx context.Context, c *client.Client) error {
 			u, err := c.Upgrade(ctx)
 			switch {
 			case err != nil:

@@ -77,7 +77,7 @@ func (d *doubter) look() {
 		}
 	}
 	if file := s.Logging.File; file != "" {
-		d.file("logging.file", filepath.Dir(file))
+		d.logFile(file)
 	}
 	d.program("service.exec", s.Exec, dir)
 	d.program("lifecycle.pre_start", s.Lifecycle.PreStart, dir)
@@ -188,6 +188,21 @@ func (d *doubter) envFile(path string, optional bool) {
 func (d *doubter) file(field, path string) {
 	if _, err := os.Stat(path); filepath.IsAbs(path) && errors.Is(err, fs.ErrNotExist) {
 		d.warn("%s: %s does not exist", field, path)
+	}
+}
+
+// logFile looks whether zinit would write to a file.
+func (d *doubter) logFile(path string) {
+	dir := filepath.Dir(path)
+	if fi, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		d.warn("logging.file: %s does not exist", dir)
+	} else if err == nil && !fi.IsDir() {
+		d.warn("logging.file: %s is not a directory", dir)
+	}
+	if fi, err := os.Lstat(path); err == nil && fi.Mode()&fs.ModeSymlink != 0 {
+		d.warn("logging.file: %s is a symbolic link, which is not followed", path)
+	} else if err == nil && !fi.Mode().IsRegular() {
+		d.warn("logging.file: %s is not a regular file", path)
 	}
 }
 

@@ -58,7 +58,7 @@ func TestReasons(t *testing.T) {
 			// A core_pattern(5) that is a pipe takes no notice of the limit.
 			check: func(r ipc.Reason) bool { return !r.Core || core }},
 		"slow": {file: sleep + never + "ready = \"notify\"\nstart_timeout_ms = 50\n", mended: sleep,
-			kind: "start_timeout", message: `^was not ready within 50ms$`},
+			kind: "start_timeout", message: `^READY=1 did not come within 50ms$`},
 		"stubborn": {file: "[service]\nexec = \"svc ignore=TERM append=stubborn:ready\"\n[lifecycle]\nstop_timeout_ms = 50\n", stop: true,
 			kind: "stop_timeout", message: `^did not end within 50ms of its stop signal and was killed$`},
 		"mute": {file: "[service]\nexec = \"svc notify=READY=1 sleep\"\n" + never + "ready = \"notify\"\nwatchdog_ms = 50\n", mended: sleep,

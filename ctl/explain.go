@@ -49,7 +49,7 @@ func whyNode(w ipc.Why) node {
 		}
 		child.relation = b.Kind
 		// Said in the same line: api requires db, which does not exist.
-		child.detail = strings.TrimPrefix(child.detail, b.Kind+" "+b.Name+", which ")
+		child.detail = strings.TrimPrefix(strings.TrimPrefix(child.detail, b.Kind+" "+b.Name+", "), "which ")
 		n.children = append(n.children, child)
 	}
 	return n

@@ -298,12 +298,16 @@ func (a *app) serviceStatus(s ipc.Service, states map[string]ipc.Service) {
 		f.addClean("reason", s.Note)
 	} else {
 		f.addClean("reason", reason)
-		f.addClean("note", s.Note)
+		if s.Note != s.StatusText { // or it stands below
+			f.addClean("note", s.Note)
+		}
 	}
 	for i, b := range s.BlockedBy {
 		f.addClean(onlyFirst(i, "waits for"), fmt.Sprintf("%s %s: %s", b.Kind, b.Name, b.Detail))
 	}
-	f.addClean("says", s.StatusText)
+	if s.Note == s.StatusText || !strings.Contains(s.Note, s.StatusText) {
+		f.addClean("says", s.StatusText)
+	}
 	if s.Since != nil {
 		f.add("since", a.when(*s.Since))
 	}

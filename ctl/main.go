@@ -64,7 +64,8 @@ type app struct {
 	socket  string
 	json    bool
 	noColor bool
-	timeout seconds // 0 = not given
+	timeout seconds       // 0 = not given
+	more    time.Duration // than that is waited for now
 	help    bool
 	version bool
 
@@ -252,6 +253,13 @@ func (a *app) dial(ctx context.Context) (*client.Client, error) {
 	return client.Dial(ctx, socket)
 }
 
+// dialInTime connects within the timeout, however long the whole may take.
+func (a *app) dialInTime(ctx context.Context) (*client.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.limit())
+	defer cancel()
+	return a.dial(ctx)
+}
+
 // ask runs what is to be asked within the timeout; the first question connects.
 func (a *app) ask(f func(context.Context, *client.Client) error) error {
 	socket, err := a.findSocket()
@@ -351,14 +359,26 @@ func (a *app) explain(err error) (kind ipc.ErrorKind, message, hint string, code
 		return ipc.ErrDenied, message, "It answers root, its own user and the members of its socket group.", exitDenied
 	case errors.Is(err, fs.ErrNotExist) && unreachable != nil, errors.Is(err, syscall.ECONNREFUSED):
 		return ipc.ErrUnavailable, message, start, exitUnreachable
+	case errors.Is(err, context.DeadlineExceeded):
+		message = fmt.Sprintf("timed out after %v", a.limit()+a.more)
+		if unreachable != nil {
+			message = (&client.Unreachable{Socket: unreachable.Socket, Pid: unreachable.Pid, Err: errors.New(message)}).Error()
+		}
+		return ipc.ErrTimeout, message, hangs(unreachable), exitTimeout
 	case unreachable != nil: // it is there and does not answer
-		return ipc.ErrUnavailable, message, "", exitUnreachable
+		return ipc.ErrUnavailable, message, hangs(unreachable), exitUnreachable
 	case errors.Is(err, client.ErrLost):
 		return ipc.ErrUnavailable, message + " before it answered", "", exitFailed
-	case errors.Is(err, context.DeadlineExceeded):
-		return ipc.ErrTimeout, fmt.Sprintf("timed out after %v", a.limit()), "", exitTimeout
 	}
 	return ipc.ErrFailed, message, "", exitFailed
+}
+
+// hangs says what to do about a server that does not answer.
+func hangs(u *client.Unreachable) string {
+	if u == nil || u.Pid == 0 {
+		return ""
+	}
+	return fmt.Sprintf("If it stays so, kill -KILL %d: another takes its place, and no service is touched.", u.Pid)
 }
 
 func refusalCode(err *ipc.Error) int {
@@ -369,6 +389,8 @@ func refusalCode(err *ipc.Error) int {
 		return exitDenied
 	case ipc.ErrTimeout:
 		return exitTimeout
+	case ipc.ErrUnavailable:
+		return exitUnreachable
 	case ipc.ErrInvalid:
 		// What is wrong with files is not wrong with the command line.
 		if len(err.Problems) == 0 {

@@ -134,7 +134,7 @@ func TestExitCodes(t *testing.T) {
 		{"kill error-conflict", exitFailed, "refused"},
 		{"kill error-failed", exitFailed, "refused"},
 		{"kill error-internal", exitFailed, "refused"},
-		{"kill error-unavailable", exitFailed, "refused"},
+		{"kill error-unavailable", exitUnreachable, "refused"},
 		{"kill error-shutting_down", exitFailed, "refused"},
 		{"kill files", exitFailed, "refused"},
 

@@ -14,6 +14,9 @@ import (
 // unready marks the name of a socket that nobody can connect to yet.
 const unready = "~"
 
+// queue is how many connections wait at most to be accepted.
+const queue = 1024
+
 // Listener accepts links on a Unix socket.
 type Listener struct {
 	file *os.File
@@ -52,7 +55,7 @@ func Listen(path string, mode os.FileMode) (fd int, err error) {
 	if err := os.Chmod(bound, mode); err != nil {
 		return -1, fmt.Errorf("cannot set the mode of %s: %w", path, err)
 	}
-	if err := unix.Listen(fd, 1024); err != nil {
+	if err := unix.Listen(fd, queue); err != nil {
 		return -1, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
 	if err := os.Rename(bound, path); err != nil {
@@ -74,7 +77,13 @@ func ListensOn(fd int) string {
 // NewListener takes over a listening descriptor, as Listen or the descriptor
 // store gave it.
 func NewListener(fd int) (*Listener, error) {
-	if err := unix.SetNonblock(fd, true); err != nil {
+	// Once more for what the store gave: who connects from now on is told the pid of
+	// this process, and not of the one before (SO_PEERCRED, unix(7)).
+	err := unix.Listen(fd, queue)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("cannot use descriptor %d as a listener: %w", fd, err)
 	}

@@ -335,7 +335,12 @@ func (c *client) call(ctx context.Context, r ipc.Request) (any, error) {
 	if err := m.check(r); err != nil {
 		return nil, err
 	}
-	return m.run(c, ctx, r)
+	result, err := m.run(c, ctx, r)
+	var e *ipc.Error
+	if errors.As(err, &e) && e.Kind == ipc.ErrNotFound && spec.CheckName(e.Service) == nil && e.Problems == nil {
+		c.s.sayUnloaded(ctx, e)
+	}
+	return result, err
 }
 
 // params decodes parameters.

@@ -62,6 +62,8 @@ func (s *server) perform(a core.Action) {
 		s.changed = append(s.changed, a)
 	case core.Shell:
 		s.keeper.send(ipc.KindShell, ipc.Shell{Cause: fmt.Sprintf("%s/%d", a.Service, a.Run), Reason: a.Reason})
+	case core.Warn:
+		s.log.Warn(a.Message, "service", a.Service)
 	case core.Halt:
 		s.halting = &a
 	case core.SetProbes:

@@ -114,7 +114,7 @@ func (s *server) apply(p plan, opened map[spec.Address]int) {
 	s.store.put(recordErrors, s.problems)
 	s.services = p.services
 	failpoint.Hit("loading")
-	s.step(core.Load{Services: p.services, Restart: p.restart})
+	s.step(core.Load{Services: p.services, Restart: p.restart, Broken: s.broken()})
 	passing, had := s.passing, maps.Clone(s.listeners)
 	s.setProxies(p.proxies, opened)
 	names := slices.AppendSeq(slices.Collect(maps.Keys(passing)), maps.Keys(s.passing))
@@ -155,7 +155,8 @@ func (s *server) configured(ctx context.Context) (read spec.Plan, problems []ipc
 				bad = []spec.Problem{{File: s.opts.systemDir, Message: "cannot read system directory: " + gone.Error()}}
 			}
 		}
-		if len(s.keeper.hello.Main) > 0 { // whatever a file says
+		if len(s.keeper.hello.Main) > 0 {
+			bad = append(bad, s.takenName(read)...)
 			read.Services[mainService] = s.services[mainService]
 		}
 		for n, sp := range s.services {
@@ -173,6 +174,23 @@ func (s *server) configured(ctx context.Context) (read spec.Plan, problems []ipc
 		problems = append(problems, problemOf(p))
 	}
 	return read, problems, err
+}
+
+// broken says which error keeps a service from being there, by its name: the
+// first, where there are several.
+func (s *server) broken() map[string]string {
+	errors := map[string]string{}
+	for _, p := range s.problems {
+		if _, ok := errors[p.Service]; ok || p.Service == "" || s.services[p.Service] != nil {
+			continue
+		}
+		where := filepath.Base(p.File)
+		if p.Line > 0 {
+			where += fmt.Sprintf(":%d:%d", p.Line, p.Column)
+		}
+		errors[p.Service] = where + ": " + p.Message
+	}
+	return errors
 }
 
 func problemOf(p spec.Problem) ipc.Problem {

@@ -21,7 +21,7 @@ func list(c *client, ctx context.Context, r ipc.Request) (any, error) {
 	var out []ipc.Service
 	err = c.s.in(ctx, func() {
 		for _, n := range c.s.core.Names() {
-			v, _ := c.s.viewOf(n)
+			v, _ := c.s.explained(n, false)
 			if (p.State == "" || v.State == p.State) && (p.Class == "" || v.Class == p.Class) {
 				out = append(out, v)
 			}
@@ -43,10 +43,15 @@ func status(c *client, ctx context.Context, r ipc.Request) (any, error) {
 			return
 		}
 		for _, n := range names {
-			v, _ := c.s.viewOf(n)
+			v, _ := c.s.explained(n, false)
 			out = append(out, v)
 		}
 	})
+	notes := map[string]*string{}
+	for i := range out {
+		notes[out[i].Name] = &out[i].Note
+	}
+	c.s.nameLeft(ctx, notes)
 	return items(c, r, out, cmpError(refused, err))
 }
 
@@ -201,6 +206,7 @@ func why(c *client, ctx context.Context, r ipc.Request) (any, error) {
 		}
 		w = c.s.why(p.Name)
 	})
+	c.s.nameLeft(ctx, map[string]*string{p.Name: &w.Detail})
 	return w, cmpError(refused, err)
 }
 

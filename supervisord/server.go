@@ -229,6 +229,7 @@ func (s *server) loadConfig() error {
 			s.log.Warn(text, "dir", s.opts.configDir)
 		}
 	}
+	problems = append(problems, s.takenName(plan)...)
 	s.problems = append(problems, plan.Check()...)
 	for _, p := range s.problems {
 		where := []any{"file", p.File}
@@ -242,6 +243,20 @@ func (s *server) loadConfig() error {
 		s.services[mainService] = mainSpec(argv, s.services)
 	}
 	return nil
+}
+
+// takenName takes out of a plan the service of a file that has the name of the main
+// command, and returns the error that this is.
+func (s *server) takenName(plan spec.Plan) []spec.Problem {
+	sp := plan.Services[mainService]
+	if sp == nil || len(s.keeper.hello.Main) == 0 {
+		return nil
+	}
+	delete(plan.Services, mainService)
+	if plan.Proxies[mainService] == sp.Xinet {
+		delete(plan.Proxies, mainService)
+	}
+	return []spec.Problem{{File: sp.File, Message: "main is the command that this container runs: a service needs another name"}}
 }
 
 // onlyMain says that zinit runs one command as tini would: then it does not

@@ -25,11 +25,12 @@ type owners struct {
 	// leaders and sessions hold, by number, the service to which a process and
 	// all of its descendants belong, or all of a session.
 	leaders, sessions map[int]string
+	oneshot           map[string]bool
 }
 
 // ownersOf finds the runs of services, of all of them for no names.
 func (s *server) ownersOf(ctx context.Context, names []string) (*owners, error) {
-	o := &owners{pids: map[string]int{}, leaders: map[int]string{}, sessions: map[int]string{}}
+	o := &owners{pids: map[string]int{}, leaders: map[int]string{}, sessions: map[int]string{}, oneshot: map[string]bool{}}
 	runs := map[string][]*core.Run{}
 	cgroups := map[string][]string{}
 	var refused *ipc.Error
@@ -39,7 +40,7 @@ func (s *server) ownersOf(ctx context.Context, names []string) (*owners, error) 
 		}
 		for _, n := range o.names {
 			v, _ := s.core.View(s.now(), n)
-			o.pids[n], runs[n] = v.Pid, v.Runs
+			o.pids[n], runs[n], o.oneshot[n] = v.Pid, v.Runs, v.Spec.Oneshot
 			for _, r := range v.Runs {
 				if path := s.cgroups.path(r.ID); path != "" {
 					cgroups[n] = append(cgroups[n], path)

@@ -71,6 +71,7 @@ func (s *server) recoverOrBoot(old *saved, err error) error {
 		o.FirstRun = firstRun()
 		missed = append(missed, core.Boot{})
 	}
+	o.Broken = s.broken()
 	s.adoptPipes()
 	facts := s.facts()
 	unheard, consume := s.notify.unheard(leaders(facts))

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"math"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/threefoldtech/zinit/common/spec"
@@ -31,6 +36,7 @@ func (s *server) viewOf(name string) (ipc.Service, bool) {
 		Dependents: v.Dependents,
 		Origin:     ipc.Origin{File: sp.File, Ephemeral: sp.File == ""},
 	}
+	out.Note = joined(out.Note, s.logs.FileTrouble(name))
 	if v.Up {
 		out.Desired = "up"
 	}
@@ -63,6 +69,67 @@ func (s *server) viewOf(name string) (ipc.Service, bool) {
 		out.BlockedBy = append(out.BlockedBy, ipc.Block{Kind: string(b.Kind), Name: b.Name, Detail: s.core.Describe(now, b)})
 	}
 	return out, true
+}
+
+// joined puts together those of two things to say that there are.
+func joined(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + "; " + b
+}
+
+// leftBehind ends the note of a service that has ended and not gone. See nameLeft.
+const leftBehind = "processes of it are left"
+
+// explained is viewOf with a note that also says why a service is down that
+// nothing is wrong with, and with help how it is started: what moved need not be
+// told that.
+func (s *server) explained(name string, help bool) (ipc.Service, bool) {
+	out, ok := s.viewOf(name)
+	why, how, left := s.core.Rest(s.now(), name)
+	out.Note = joined(out.Note, why)
+	if help {
+		out.Note = joined(out.Note, how)
+	}
+	if left {
+		out.Note = joined(out.Note, leftBehind)
+	}
+	return out, ok
+}
+
+// maxLeft is how many processes are named.
+const maxLeft = 5
+
+// nameLeft adds to the notes of services which processes of them are left. It
+// reads the process table, beside the loop.
+func (s *server) nameLeft(ctx context.Context, notes map[string]*string) {
+	maps.DeleteFunc(notes, func(_ string, n *string) bool { return !strings.HasSuffix(*n, leftBehind) })
+	if len(notes) == 0 {
+		return
+	}
+	o, err := s.ownersOf(ctx, slices.Collect(maps.Keys(notes)))
+	if err != nil {
+		return // they have gone meanwhile
+	}
+	processes, _ := o.processes()
+	for name, note := range notes {
+		list := processes[name]
+		var named []string
+		for _, p := range list[:min(len(list), maxLeft)] {
+			named = append(named, fmt.Sprintf("%s (pid %d)", programName(p.pid), p.pid))
+		}
+		if named == nil {
+			continue // they have gone meanwhile
+		}
+		*note += ": " + strings.Join(named, ", ")
+		if more := len(list) - maxLeft; more > 0 {
+			*note += fmt.Sprintf(" and %d more", more)
+		}
+		if !o.oneshot[name] {
+			*note += "; a program that goes to the background is not looked after: have it stay in the foreground"
+		}
+	}
 }
 
 func healthOf(h core.Health) *ipc.Health {
@@ -99,7 +166,7 @@ func (s *server) why(name string) ipc.Why {
 }
 
 func (s *server) whyAt(name string, depth int, seen map[string]bool) ipc.Why {
-	v, ok := s.viewOf(name)
+	v, ok := s.explained(name, true)
 	if !ok {
 		return ipc.Why{Name: name, State: ipc.StateInactive, Detail: "it does not exist"}
 	}
@@ -294,6 +361,31 @@ func (s *server) notFound(name string) *ipc.Error {
 		e.Nearest = spec.Nearest(name, s.core.Names())
 	}
 	return e
+}
+
+// sayUnloaded adds to the answer for an unknown name that there is a file of that
+// name. It asks the file system, beside the loop.
+func (s *server) sayUnloaded(ctx context.Context, e *ipc.Error) {
+	for _, dir := range []string{s.opts.configDir, s.opts.systemDir} {
+		file := filepath.Join(dir, e.Service+".toml")
+		if _, err := os.Lstat(file); dir == "" || err != nil {
+			continue
+		}
+		loaded := false // as a service of another name
+		err := s.in(ctx, func() {
+			for _, sp := range s.services {
+				loaded = loaded || sp.File == file
+			}
+			for _, p := range s.ownProxies {
+				loaded = loaded || p.File == file
+			}
+		})
+		if err == nil && !loaded {
+			e.Message += fmt.Sprintf(": %s is there and not loaded yet: zinit reload", file)
+			e.Nearest = ""
+			return
+		}
+	}
 }
 
 // known checks names, and returns each once; all that there are for none.

@@ -458,7 +458,7 @@ func (s *server) wait(ctx context.Context, p ipc.NamesParams) ([]ipc.Service, er
 	err := s.in(context.WithoutCancel(ctx), func() {
 		delete(s.waiters, w)
 		for _, n := range w.names {
-			v, _ := s.viewOf(n)
+			v, _ := s.explained(n, false)
 			out = append(out, v)
 			switch {
 			case w.result[n] == missed && failure == nil:
@@ -469,7 +469,7 @@ func (s *server) wait(ctx context.Context, p ipc.NamesParams) ([]ipc.Service, er
 				}
 				failure = e
 			case w.result[n] == pending && failure != nil:
-				e := ipc.Errorf(ipc.ErrTimeout, "%s is %s, not %s, after %s", n, v.State, p.For, wait)
+				e := ipc.Errorf(ipc.ErrTimeout, "%s is %s, not %s, after %s", n, v.State, p.For, wait.Round(10*time.Millisecond)) // of which the client has taken a bit
 				e.Service = n
 				if v.Note != "" {
 					e.Message += ": " + v.Note

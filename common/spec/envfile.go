@@ -16,14 +16,14 @@ import (
 func ParseEnvFile(file string, data []byte) ([]EnvVar, error) {
 	const maxErrors = 10
 	var vars []EnvVar
-	var errs []error
+	var errs []string
 	index := map[string]int{}
 	line := 0
 	for text := range bytes.Lines(bytes.TrimPrefix(data, []byte("\ufeff"))) {
 		line++
 		key, value, err := envLine(string(text))
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s:%d: %w", file, line, err))
+			errs = append(errs, fmt.Sprintf("%s:%d: %v", file, line, err))
 			if len(errs) == maxErrors {
 				break
 			}
@@ -40,7 +40,7 @@ func ParseEnvFile(file string, data []byte) ([]EnvVar, error) {
 		vars[i].Value = value
 	}
 	if errs != nil {
-		return nil, errors.Join(errs...)
+		return nil, errors.New(strings.Join(errs, "; "))
 	}
 	return vars, nil
 }

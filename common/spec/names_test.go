@@ -123,13 +123,13 @@ func TestParseEnvFile(t *testing.T) {
 		"A='secret":     "e:1: the value begins with ' and does not end with it",
 		`A="`:           `e:1: the value begins with " and does not end with it`,
 		"A=sec\x00ret":  "e:1: a value cannot contain a NUL byte",
-		"x\n\ny\n":      "e:1: expected KEY=value\ne:3: expected KEY=value",
+		"x\n\ny\n":      "e:1: expected KEY=value; e:3: expected KEY=value",
 	} {
 		if got, err := ParseEnvFile("e", []byte(src)); got != nil || err == nil || err.Error() != want {
 			t.Errorf("%q gives %v, %v, want %s", src, got, err, want)
 		}
 	}
-	if _, err := ParseEnvFile("e", []byte(strings.Repeat("x\n", 1000))); len(strings.Split(err.Error(), "\n")) != 10 {
+	if _, err := ParseEnvFile("e", []byte(strings.Repeat("x\n", 1000))); len(strings.Split(err.Error(), "; ")) != 10 {
 		t.Errorf("1000 bad lines give %v", err)
 	}
 }

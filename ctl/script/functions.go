@@ -175,7 +175,7 @@ func (s *server) builtin(prefix string, f function) *starlark.Builtin {
 
 // grace is how much longer than the server a wait lasts: the server's answer
 // says what it waited for.
-const grace = 5 * time.Second
+const grace = 2 * time.Second
 
 func (s *server) limit(timeout seconds) time.Duration {
 	if timeout > 0 {

@@ -66,14 +66,21 @@ type Unreachable struct {
 	Socket string
 	// Err is why: fs.ErrNotExist where there is no socket, ECONNREFUSED where
 	// nobody listens, fs.ErrPermission where this user may not connect, and
-	// something else where the server does not answer.
+	// something else where the server does not answer: context.DeadlineExceeded
+	// where the context has ended over that.
 	Err error
+	// Pid is the process that has taken the connection and does not answer, 0
+	// where there is none or it is not known.
+	Pid int
 }
 
 func (e *Unreachable) Error() string {
 	err := e.Err
 	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
 		err = pe.Err
+	}
+	if e.Pid > 0 {
+		return fmt.Sprintf("zinit-server (pid %d) at %s does not answer: %v", e.Pid, e.Socket, err)
 	}
 	return fmt.Sprintf("cannot reach zinit-server at %s: %v", e.Socket, err)
 }
@@ -145,7 +152,7 @@ func (c *Client) connect(ctx context.Context, limit time.Duration, early bool) (
 	if l, err := c.current(); err != nil || l != nil && l.isGreeted() {
 		return l, err
 	}
-	late := &Unreachable{c.socket, fmt.Errorf("no answer within %v", limit)}
+	late := &Unreachable{Socket: c.socket, Err: fmt.Errorf("timed out after %v", limit)}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, late)
 	defer cancel()
 	select {
@@ -160,7 +167,7 @@ func (c *Client) connect(ctx context.Context, limit time.Duration, early bool) (
 		if err == nil && first && early {
 			time.AfterFunc(limit, func() {
 				if !l.isGreeted() {
-					l.end(late)
+					l.end(l.silent(late))
 				}
 			})
 			return l, nil
@@ -217,6 +224,7 @@ func (b *backoff) wait(ctx context.Context) error {
 // link is one connection, from the greeting to its end.
 type link struct {
 	conn    *ipc.Conn
+	socket  string
 	greeted chan struct{} // closed when the server has greeted
 	done    chan struct{} // closed when it has ended
 
@@ -251,16 +259,19 @@ func dial(ctx context.Context, socket string) (*link, error) {
 		if conn != nil {
 			conn.Close()
 		}
-		return nil, context.Cause(ctx)
+		if err = context.Cause(ctx); err == context.DeadlineExceeded {
+			err = &Unreachable{Socket: socket, Err: err}
+		}
+		return nil, err
 	case errors.Is(err, unix.EAGAIN): // SO_SNDTIMEO has run out
-		return nil, &Unreachable{socket, fmt.Errorf("no answer within %v", wait.Round(time.Millisecond))}
+		return nil, &Unreachable{Socket: socket, Err: fmt.Errorf("timed out after %v", wait.Round(time.Millisecond))}
 	case err != nil:
-		return nil, &Unreachable{socket, err}
+		return nil, &Unreachable{Socket: socket, Err: err}
 	}
 	conn.NoFds = true
 	conn.Hold()
 	conn.Send(ipc.KindHello, ipc.Hello{Protocol: ipc.Protocol, Role: ipc.RoleClient, Version: version.Version})
-	l := &link{conn: conn, greeted: make(chan struct{}), done: make(chan struct{}), calls: map[uint64]*call{}}
+	l := &link{conn: conn, socket: socket, greeted: make(chan struct{}), done: make(chan struct{}), calls: map[uint64]*call{}}
 	go l.read()
 	return l, nil
 }
@@ -275,8 +286,23 @@ func (l *link) wait(ctx context.Context) error {
 	case <-l.done:
 		return l.ended()
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return l.silent(context.Cause(ctx))
 	}
+}
+
+// silent is the error of a server that has not greeted, or not answered what is
+// answered at once, by the time that err is for.
+func (l *link) silent(err error) error {
+	out := &Unreachable{Socket: l.socket, Err: err}
+	if late := (*Unreachable)(nil); errors.As(err, &late) {
+		out.Err = late.Err
+	} else if err != context.DeadlineExceeded {
+		return err
+	}
+	if peer, err := l.conn.Peer(); err == nil {
+		out.Pid = peer.Pid
+	}
+	return out
 }
 
 func (l *link) isGreeted() bool {
@@ -456,11 +482,15 @@ func (c *Client) do(ctx context.Context, method string, params, result any, earl
 		return err
 	}
 	defer l.forget(id, call)
-	for {
+	for heard := false; ; heard = true {
 		var f *answer
 		select {
 		case f = <-call.answers:
 		case <-ctx.Done():
+			// What may be asked early is answered at once.
+			if !l.isGreeted() || early && !heard {
+				return l.silent(context.Cause(ctx))
+			}
 			l.conn.Send(ipc.KindCancel, ipc.Cancel{ID: id})
 			return context.Cause(ctx)
 		case <-l.done:

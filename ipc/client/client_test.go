@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -339,8 +340,10 @@ func TestServerThatDoesNotGreetTimesOut(t *testing.T) {
 	defer unix.Close(fd)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := Dial(ctx, s.Socket+"2"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v, want the deadline", err)
+	var unreachable *Unreachable
+	_, err = Dial(ctx, s.Socket+"2")
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &unreachable) || unreachable.Pid != os.Getpid() {
+		t.Errorf("got %v, want the deadline, and who does not answer", err)
 	}
 }
 

@@ -159,7 +159,7 @@ func (c *Core) wishUp(todo []*service) {
 
 // startByHand is a wish for one service: what it has done before is forgiven.
 func (c *Core) startByHand(s *service) {
-	s.Up = true
+	s.Up, s.StoppedAt = true, 0
 	s.Restarts = 0
 	c.watch(s)
 	switch s.State {
@@ -179,7 +179,7 @@ func (c *Core) startByHand(s *service) {
 }
 
 func (c *Core) wishDown(s *service) {
-	s.Up = false
+	s.Up, s.StoppedAt = false, c.now
 	c.watch(s)
 	c.giveUp(s)
 	c.halt(s, HaltUser, "")
@@ -285,8 +285,11 @@ func (c *Core) onSpawnFailed(s *service, r *Run, ev SpawnFailed) {
 		c.becomeFailed(s, why)
 		c.ended(s, false)
 	case StateStopping:
-		if r.Role == RoleStop && len(s.Runs) > 0 && !s.Signalled {
-			c.terminate(s)
+		if r.Role == RoleStop {
+			c.stopTrouble(s, why.Message)
+			if len(s.Runs) > 0 && !s.Signalled {
+				c.terminate(s)
+			}
 		}
 		c.checkStopped(s)
 	case StateRunning, StateInactive, StateBlocked, StateExited, StateFailed:
@@ -318,8 +321,13 @@ func (c *Core) onExited(s *service, r *Run, ev Exited) {
 		}
 		c.ended(s, clean)
 	case StateStopping:
-		if r.Role == RoleStop && len(s.Runs) > 0 && !s.Signalled && !s.Killed {
-			c.terminate(s)
+		if r.Role == RoleStop && !s.Signalled && !s.Killed {
+			if ev.End.Signal != 0 || ev.End.Code != 0 {
+				c.stopTrouble(s, "stop_exec "+endReason(ev.End, false).Message)
+			}
+			if len(s.Runs) > 0 {
+				c.terminate(s)
+			}
 		}
 		c.checkStopped(s)
 	case StateInactive, StateBlocked, StateExited, StateFailed:
@@ -441,6 +449,13 @@ func (c *Core) onNotify(s *service, r *Run, ev Notify) {
 	}
 }
 
+// stopTrouble notes that stop_exec has not done its work: the stop goes on without.
+func (c *Core) stopTrouble(s *service, message string) {
+	s.StopTrouble = message
+	c.do(Warn{Service: s.Name, Message: message})
+	c.save(s)
+}
+
 // fail stops an active service because it does not do what it should.
 func (c *Core) fail(s *service, why *Reason) {
 	s.Failure = why
@@ -470,15 +485,12 @@ func (c *Core) onDeadline(s *service) {
 	}
 	switch s.State {
 	case StateStarting:
-		why := "was not ready within " + s.spec.Lifecycle.StartTimeout.String()
-		if h := s.Health; h != nil && h.Failures > 0 {
-			why += ": " + h.failed()
-		}
-		c.fail(s, &Reason{Kind: ReasonStartTime, Message: why})
+		c.fail(s, &Reason{Kind: ReasonStartTime, Message: s.late()})
 	case StateRunning:
 		c.fail(s, &Reason{Kind: ReasonWatchdog, Message: "said nothing for " + s.spec.Lifecycle.Watchdog.String() + " (watchdog_ms)"})
 	case StateStopping:
 		if !s.Signalled { // stop_exec has had its time
+			c.stopTrouble(s, "stop_exec did not end within "+s.spec.Lifecycle.StopTimeout.String())
 			c.terminate(s)
 			return
 		}

@@ -42,6 +42,8 @@ type Options struct {
 	// FirstRun is a run id that is greater than all that were used, for want of
 	// a saved one.
 	FirstRun RunID
+	// Broken is that of Load.
+	Broken map[string]string
 }
 
 // Core is the state of all services.
@@ -69,10 +71,11 @@ type Core struct {
 	// removing names the services that are Removed.
 	removing map[string]bool
 	// watched counts the services for which zinit-healthd is needed; healthUp
-	// says that it is there, healthWhy why it is not.
-	watched   int
-	healthUp  bool
-	healthWhy string
+	// says that it is there, since healthSince, healthWhy why it is not.
+	watched     int
+	healthUp    bool
+	healthSince Time
+	healthWhy   string
 	// proxies by name, and by service; gates names the services whose proxies
 	// are to be looked at; gateSeq is that of the last order.
 	proxies   map[string]*proxy

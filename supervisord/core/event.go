@@ -214,6 +214,12 @@ type Shell struct {
 	Reason  string
 }
 
+// Warn says what went wrong with a service without being a failure of it.
+type Warn struct {
+	Service string
+	Message string
+}
+
 // Halt says that all services are down and zinit is to end.
 type Halt struct {
 	Action string
@@ -226,4 +232,5 @@ func (Forget) action()  {}
 func (SetMain) action() {}
 func (Changed) action() {}
 func (Shell) action()   {}
+func (Warn) action()    {}
 func (Halt) action()    {}

@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/threefoldtech/zinit/common/spec"
@@ -36,7 +37,7 @@ func (c *Core) View(now Time, name string) (View, bool) {
 		Record: s.copy(), Spec: s.spec, Blocks: slices.Clone(s.blocks), Pid: s.pid(),
 		Dependents: slices.Clone(c.requiredBy[name]), Note: c.note(now, s),
 	}
-	v.Health = c.healthOf(s)
+	v.Health = c.healthOf(now, s)
 	for i, b := range v.Blocks {
 		v.Blocks[i].Name = c.name(b)
 	}
@@ -96,7 +97,7 @@ func (c *Core) standing(now Time, s *service) string {
 		return s.Name + " is stopping"
 	case StateExited, StateFailed:
 		if t, ok := s.retry(now); ok {
-			return s.Name + " " + s.pastTense() + " and is started again in " + t
+			return s.Name + " " + s.pastTense() + ", and is started again in " + t
 		}
 		if !s.Up {
 			return s.Name + " was stopped by the user"
@@ -142,6 +143,15 @@ func inWords(t Time) string {
 
 // note is the one line that list shows.
 func (c *Core) note(now Time, s *service) string {
+	n := c.moment(now, s)
+	if s.StopTrouble == "" {
+		return n
+	}
+	return strings.TrimPrefix(n+"; "+s.StopTrouble, "; ")
+}
+
+// moment is the note but for what went wrong when it was stopped last.
+func (c *Core) moment(now Time, s *service) string {
 	again := ""
 	if t, ok := s.retry(now); ok {
 		again = "retry in " + t
@@ -195,6 +205,69 @@ func (c *Core) note(now Time, s *service) string {
 		return n
 	}
 	return ""
+}
+
+// Rest says why a service is down and stays so, and how it is started, where nothing
+// but a wish is needed for that; "" for all others. Left says that it has ended and
+// that processes of it are there, which nobody is about to end.
+func (c *Core) Rest(now Time, name string) (why, how string, left bool) {
+	s := c.services[name]
+	if s == nil {
+		return "", "", false
+	}
+	if why = c.rest(now, s); why != "" {
+		how = "start it with: zinit start " + name
+		if len(c.proxiesOf[name]) > 0 && s.spec.Status != spec.StatusIgnore {
+			how = "starts when somebody connects to its proxy"
+		}
+	}
+	return why, how, (s.State == StateExited || s.State == StateFailed) && len(s.Runs) > 0 && !s.Cleaning
+}
+
+func (c *Core) rest(now Time, s *service) (why string) {
+	if s.State.active() || s.State == StateBlocked || s.Due || s.waiting() || s.Done || c.shutdown != nil {
+		return ""
+	}
+	switch {
+	case s.Up:
+		ended := *s
+		ended.ReadyAt = 0 // it runs no more: time does not make it stable
+		if _, why = c.restarts(&ended, s.State == StateExited); !strings.HasPrefix(why, "not restarted") {
+			return ""
+		}
+	case s.StoppedAt > 0:
+		why = "was stopped by the user " + time.Duration(now-s.StoppedAt).Round(time.Second).String() + " ago"
+	case s.spec.Status == spec.StatusStop:
+		why = `is not started at boot (status = "stop")`
+	case s.spec.Status == spec.StatusIgnore:
+		why = `is started by hand only (status = "ignore")`
+	default:
+		why = "is not wanted"
+	}
+	return why
+}
+
+// late says what has not come while a service had the time to start.
+func (s *service) late() string {
+	l := s.spec.Lifecycle
+	what, why := "it was not executed", ""
+	switch {
+	case s.running(RolePre) != nil:
+		what = "pre_start did not end"
+	case s.pid() == 0:
+	case s.spec.Oneshot:
+		what = "it did not end"
+	case l.Ready == spec.ReadyHealth:
+		what = "its health check did not pass"
+		if h := s.Health; h != nil && h.Failures > 0 {
+			why = ", failed " + h.attempts()
+		}
+	case l.Ready == spec.ReadyNotify:
+		what = "READY=1 did not come"
+	case l.Ready == spec.ReadyFd:
+		what = fmt.Sprintf("a newline on descriptor %d did not come", l.ReadyFd)
+	}
+	return what + " within " + l.StartTimeout.String() + why
 }
 
 // awaits says what a service needs to be up, and how long it has for that.

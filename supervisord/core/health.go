@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/threefoldtech/zinit/common/spec"
 )
@@ -171,7 +172,7 @@ func (s *service) probeNow() Probe {
 
 // tellProbes tells a zinit-healthd that has come all that it is to do.
 func (c *Core) tellProbes() {
-	c.healthUp = true
+	c.healthUp, c.healthSince = true, c.now
 	var all SetProbes
 	for _, n := range c.Names() {
 		if p := c.services[n].probe; p.Service != nil {
@@ -259,16 +260,22 @@ func looksElsewhere(field string) bool {
 }
 
 // failed says in words how often it has failed, and why the last time.
-func (h *Health) failed() string {
+func (h *Health) failed() string { return "failed its health check " + h.attempts() }
+
+func (h *Health) attempts() string {
 	times := "once"
 	if h.Failures > 1 {
 		times = fmt.Sprintf("%d times in a row", h.Failures)
 	}
-	return "failed its health check " + times + ": " + h.Message
+	return times + ": " + h.Message
 }
 
+// overdue is how much later than it has to come a result may come before it is
+// said that zinit-healthd does not answer.
+const overdue = Time(10 * time.Second)
+
 // healthOf says how a service is, and what is known of it.
-func (c *Core) healthOf(s *service) Health {
+func (c *Core) healthOf(now Time, s *service) Health {
 	var h Health
 	switch {
 	case s.probe.Service == nil:
@@ -279,6 +286,8 @@ func (c *Core) healthOf(s *service) Health {
 	}
 	if !c.healthUp {
 		h.Status, h.Message = HealthUnknown, cmp.Or(c.healthWhy, h.Message)
+	} else if silent := now - max(h.At, s.Since, c.healthSince); silent > s.probe.Every+Time(s.spec.Health.Timeout)+overdue {
+		h.Status, h.Message = HealthUnknown, "zinit-healthd has not answered for "+time.Duration(silent).Round(time.Second).String()
 	}
 	h.Status = cmp.Or(h.Status, HealthUnknown)
 	return h

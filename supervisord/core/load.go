@@ -21,6 +21,9 @@ type Load struct {
 	// the change to take effect. That of kind, oneshot, ready or watchdog always
 	// has to be.
 	Restart map[string]bool
+	// Broken says of services that are not there, because of an error in their
+	// file, which that is.
+	Broken map[string]string
 }
 
 func (Load) event() {}
@@ -34,6 +37,7 @@ func (c *Core) load(ev Load) {
 	if c.shutdown != nil {
 		return
 	}
+	c.opts.Broken = ev.Broken
 	var changed, up, down, again, retry, ready []*service
 	sameGraph := true
 	var wanted []string // what those that are up have not required or wanted before

@@ -289,5 +289,6 @@ func (c *Core) settleIdle(s *service, proxies []*proxy) {
 	case free:
 		c.resume(proxies)
 		c.wishDown(s)
+		s.StoppedAt = 0 // not by hand
 	}
 }

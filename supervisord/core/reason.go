@@ -55,7 +55,7 @@ func (r *Reason) ofDependency() bool {
 
 // same says that two reasons are one failure of the graph.
 func (r *Reason) same(o *Reason) bool {
-	return r == o || o != nil && r.Kind == o.Kind && r.Service == o.Service
+	return r == o || o != nil && r.Kind == o.Kind && r.Service == o.Service && (r.Kind != ReasonMissing || r.Message == o.Message)
 }
 
 // final says that trying again would be of no use.

@@ -23,6 +23,7 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 //
 //	service NAME KEY=VALUE…      before boot; keys as in parseService
 //	options KEY=VALUE…           main=NAME critical_exits shutdown=DURATION
+//	broken NAME MESSAGE          before boot: the error in the file of what is not there
 //	boot | start NAME… | stop NAME… | restart NAME… | kill NAME SIGNAL
 //	spawned NAME[/ROLE]…         what pid1 says: the process is there
 //	spawn-failed NAME[/ROLE] [config] CODE MESSAGE
@@ -51,6 +52,7 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 //	                             as there is a saved state
 //	request N COMMAND            the command is that of request N to zinit
 //	show                         all services, as list and why would
+//	rest NAME…                   what there is to say of services that are down
 type scenario struct {
 	t        *testing.T
 	services map[string]*spec.Service // what is configured
@@ -158,6 +160,9 @@ func (sc *scenario) run(f []string) {
 				sc.t.Fatalf("unknown option %q", o)
 			}
 		}
+		return
+	case "broken":
+		sc.opts.Broken = map[string]string{rest[0]: strings.Join(rest[1:], " ")}
 		return
 	case "boot":
 		sc.core = New(sc.services, sc.opts)
@@ -288,6 +293,11 @@ func (sc *scenario) run(f []string) {
 		delete(sc.services, rest[0])
 	case "show":
 		sc.show()
+	case "rest":
+		for _, n := range rest {
+			why, how, left := sc.core.Rest(sc.now, n)
+			sc.printf("%s %v: %s; %s; left %v", n, sc.core.services[n].State, why, how, left)
+		}
 	default:
 		sc.t.Fatalf("unknown command %q", f[0])
 	}

@@ -70,8 +70,10 @@ type Run struct {
 // its configuration.
 type Record struct {
 	Name string `msgpack:"name"`
-	// Since is when it got into its state.
-	Since Time `msgpack:"since"`
+	// Since is when it got into its state, StoppedAt when it was stopped by hand, 0
+	// where the wish for it is another.
+	Since     Time `msgpack:"since"`
+	StoppedAt Time `msgpack:"stopped_at,omitempty"`
 
 	// What takes a byte is side by side: there is a record for each service.
 
@@ -109,6 +111,8 @@ type Record struct {
 	Deadline Time `msgpack:"deadline,omitempty"`
 	// Failure is why it is being stopped, if that is a failure.
 	Failure *Reason `msgpack:"failure,omitempty"`
+	// StopTrouble is how stop_exec has failed since its last start.
+	StopTrouble string `msgpack:"stop_trouble,omitempty"`
 	// Restarts counts them in a row, Total all.
 	Restarts int `msgpack:"restarts,omitempty"`
 	Total    int `msgpack:"total,omitempty"`
@@ -275,7 +279,7 @@ func (c *Core) becomeBlocked(s *service) {
 }
 
 func (c *Core) becomeStarting(s *service) {
-	s.Due, s.Done, s.Shell = false, false, false
+	s.Due, s.Done, s.Shell, s.StopTrouble = false, false, false, ""
 	s.Reason, s.Failure, s.Killed, s.End, s.StatusText, s.Health = nil, nil, false, nil, "", nil
 	s.StartedAt, s.ReadyAt = c.now, 0
 	if s.spec.Kind == spec.KindTarget {

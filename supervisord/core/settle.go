@@ -258,7 +258,7 @@ func (c *Core) inTheWay(s *service) (*Reason, []Block) {
 		d := c.services[n]
 		switch {
 		case d == nil:
-			return &Reason{Kind: ReasonMissing, Service: n, Message: "requires " + n + ", which does not exist"}, nil
+			return c.missing(n), nil
 		case d.satisfied():
 		case d.State == StateFailed && d.Up && !d.comingBack() && d.Halt == HaltNone:
 			return &Reason{Kind: ReasonDependency, Service: n, Message: "requires " + n + ", which has failed"}, nil
@@ -290,6 +290,15 @@ func (c *Core) inTheWay(s *service) (*Reason, []Block) {
 		blocks = append(blocks, Block{Kind: BlockLeft, Name: s.Name})
 	}
 	return nil, blocks
+}
+
+// missing is why a service that requires one which is not there cannot start.
+func (c *Core) missing(name string) *Reason {
+	what := ", which does not exist"
+	if broken := c.opts.Broken[name]; broken != "" {
+		what = ", whose file has an error: " + broken
+	}
+	return &Reason{Kind: ReasonMissing, Service: name, Message: "requires " + name + what}
 }
 
 // pendingFor says that a service which comes after this one has to wait.

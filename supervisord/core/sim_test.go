@@ -232,6 +232,8 @@ func (k *keeper) trace(a Action) string {
 		return s
 	case Shell:
 		return "shell: " + a.Reason
+	case Warn:
+		return "warn " + a.Service + ": " + a.Message
 	case Halt:
 		return fmt.Sprintf("halt: %s, exit code %d", a.Action, a.Code)
 	case SetProbes:

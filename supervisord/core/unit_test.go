@@ -124,8 +124,8 @@ func TestDescribe(t *testing.T) {
 		{Record{State: StateExited}, "web was stopped by the user"},
 		{Record{State: StateExited, Up: true}, "web has ended"},
 		{Record{State: StateFailed, Up: true, Reason: failed}, "web has failed: ended with exit code 1"},
-		{Record{State: StateFailed, Up: true, Reason: failed, Deadline: 4e9}, "web has failed: ended with exit code 1 and is started again in 3s"},
-		{Record{State: StateFailed, Up: true, Reason: failed, Deadline: 1.5e9}, "web has failed: ended with exit code 1 and is started again in 500ms"},
+		{Record{State: StateFailed, Up: true, Reason: failed, Deadline: 4e9}, "web has failed: ended with exit code 1, and is started again in 3s"},
+		{Record{State: StateFailed, Up: true, Reason: failed, Deadline: 1.5e9}, "web has failed: ended with exit code 1, and is started again in 500ms"},
 	} {
 		s.Record = tc.record
 		s.Name = "web"

@@ -102,7 +102,7 @@ func (c *Capture) SetFile(service string, o FileOptions) error {
 	if o.Path == "" {
 		c.mu.Lock()
 		s := c.services[service]
-		none := s == nil || s.file == nil
+		none := s == nil || s.file == nil && s.trouble == ""
 		c.mu.Unlock()
 		if none {
 			return nil
@@ -140,6 +140,9 @@ func (c *Capture) setFile(s *service, o FileOptions) error {
 			src: &source{service: s, files: &fileCache{capture: c, open: map[fileKey]*segmentFiles{}}},
 		}
 		if err := w.load(); err != nil {
+			c.mu.Lock()
+			s.trouble = err.Error()
+			c.mu.Unlock()
 			return fmt.Errorf("cannot write the log of %s to %s: %w", s.name, o.Path, err)
 		}
 		c.mu.Lock()
@@ -172,11 +175,12 @@ func (c *Capture) setOptions(s *service, o FileOptions) {
 func (c *Capture) endFile(s *service) {
 	unix.Unlink(c.positionPath(s.name))
 	w := s.file
+	c.mu.Lock()
+	s.file, s.trouble = nil, ""
 	if w == nil {
+		c.mu.Unlock()
 		return
 	}
-	c.mu.Lock()
-	s.file = nil
 	w.end()
 	c.mu.Unlock()
 	if w.options.Block {
@@ -196,6 +200,22 @@ func (w *logFile) end() {
 	if w.retry != nil {
 		w.retry.Stop()
 	}
+}
+
+// FileTrouble says in words why the log file of a service is not written, and
+// whether the service waits for it; "" where nothing is wrong.
+func (c *Capture) FileTrouble(service string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.services[service]
+	if s == nil || s.trouble == "" {
+		return ""
+	}
+	why := "its log file cannot be written: " + s.trouble
+	if s.file != nil && s.file.waiting.Load() {
+		why += "; its output waits for that"
+	}
+	return why
 }
 
 // Reopen tries log files that could not be written again now. Those that were
@@ -304,6 +324,7 @@ func (w *logFile) writeLoop() {
 			continue
 		}
 		w.running = false
+		w.service.trouble = ""
 		close(w.done)
 		w.pause = min(max(2*w.pause, retryAfter), retryMax)
 		switch {
@@ -311,6 +332,7 @@ func (w *logFile) writeLoop() {
 			w.pause = 0
 		case !w.ended:
 			w.more = true
+			w.service.trouble = err.Error()
 			w.retry = time.AfterFunc(w.pause, func() {
 				c.mu.Lock()
 				w.tryNow()

@@ -475,3 +475,55 @@ func TestLogFileOfAnotherService(t *testing.T) {
 		t.Errorf("logged: %s", log)
 	}
 }
+
+// FileTrouble tells why a file is not written for as long as it is not.
+func TestLogFileTrouble(t *testing.T) {
+	f := open(t, Options{})
+	path := filepath.Join(t.TempDir(), "dir", "web.log")
+	f.setFile("web", FileOptions{Path: path})
+	w := f.add("web", 1, Stdout)
+	expect := func(want string) {
+		t.Helper()
+		f.Drain(1)
+		f.Flush(time.Minute)
+		if got := f.FileTrouble("web"); got != want {
+			t.Errorf("the trouble is %q, want %q", got, want)
+		}
+	}
+	missing := "its log file cannot be written: cannot open " + path + ": its directory does not exist"
+	expect("")
+	f.write(w, "text\n")
+	expect(missing)
+	f.write(w, "more\n")
+	expect(missing)
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	expect("")
+	f.expectFile(path, "stdout F text", "stdout F more")
+	if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	f.write(w, "text\n")
+	expect(missing)
+	if err := f.SetFile("web", FileOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	expect("")
+	f.Close()
+}
+
+// So it does where there is no room for the position of the file.
+func TestLogFileWithoutPosition(t *testing.T) {
+	f := open(t, Options{})
+	if err := os.MkdirAll(filepath.Join(f.options.Dir, "web", "position"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.SetFile("web", FileOptions{Path: filepath.Join(t.TempDir(), "web.log")}); err == nil {
+		t.Fatal("the file is written without a position")
+	}
+	if got := f.FileTrouble("web"); !strings.Contains(got, "its log file cannot be written: cannot open its position") {
+		t.Errorf("the trouble is %q", got)
+	}
+	f.Close()
+}

@@ -61,6 +61,8 @@ type service struct {
 	segments []*segment // oldest first; bytes go to the last one
 	lines    int        // that readers are shown; negative = all
 	file     *logFile   // nil = none
+
+	trouble string // why its log file is not written, "" = it is; under Capture.mu
 }
 
 type segment struct {
