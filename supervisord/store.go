@@ -224,7 +224,9 @@ func (s *saved) read(kind uint8, body []byte) error {
 }
 
 // Of these there are many, or many of their fields are empty.
-func init() { ipc.WriteByList(core.Record{}, core.Run{}, change{}, ipc.Spawn{}) }
+func init() {
+	ipc.WriteByList(core.Record{}, core.First{}, core.Run{}, core.End{}, change{}, ipc.Spawn{})
+}
 
 func newStore(path string) *store {
 	s := &store{path: path}

@@ -16,7 +16,9 @@ import (
 // These have the fields of others and are written as msgpack/v5 does by itself.
 type (
 	plainRecord core.Record
+	plainFirst  core.First
 	plainRun    core.Run
+	plainEnd    core.End
 	plainSpawn  ipc.Spawn
 	plainChange change
 )
@@ -50,7 +52,9 @@ func TestWrittenByList(t *testing.T) {
 	moment := ipc.Time(time.Unix(5, 6))
 	for _, pair := range []struct{ typ, plain reflect.Type }{
 		{reflect.TypeFor[core.Record](), reflect.TypeFor[plainRecord]()},
+		{reflect.TypeFor[core.First](), reflect.TypeFor[plainFirst]()},
 		{reflect.TypeFor[core.Run](), reflect.TypeFor[plainRun]()},
+		{reflect.TypeFor[core.End](), reflect.TypeFor[plainEnd]()},
 		{reflect.TypeFor[ipc.Spawn](), reflect.TypeFor[plainSpawn]()},
 		{reflect.TypeFor[change](), reflect.TypeFor[plainChange]()},
 	} {
