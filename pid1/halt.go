@@ -41,7 +41,9 @@ func (k *keeper) halt(m ipc.Halt) {
 		k.sup.conn.Close()
 	}
 	left := k.nameLeft()
-	k.signalLeft(unix.SIGTERM, unix.SIGCONT)
+	if left || k.pid == 1 { // or there is the supervisor alone, which is about to exit
+		k.signalLeft(unix.SIGTERM, unix.SIGCONT)
+	}
 	k.reap()
 	if !k.childless {
 		k.children.wait()

@@ -399,6 +399,39 @@ func TestHaltKillsWhatDoesNotEnd(t *testing.T) {
 	readAll(t, fds[0])
 }
 
+// TestASupervisorThatIsAloneIsLeftToItsEnd stops it, which a signal of pid1's end would undo.
+func TestASupervisorThatIsAloneIsLeftToItsEnd(t *testing.T) {
+	w := start(t, setup{})
+	s := w.supervisor()
+	var kept [2]int
+	if err := unix.Pipe2(kept[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	s.send(ipc.KindStore, ipc.Store{Name: "kept"}, kept[1])
+	unix.Close(kept[1])
+	s.sync()
+	unix.Kill(s.pid, unix.SIGSTOP)
+	state := func() string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return procStatus(string(b))["State"]
+	}
+	for !strings.HasPrefix(state(), "T") {
+	}
+	s.send(ipc.KindHalt, ipc.Halt{Action: ipc.HaltExit, Code: 5})
+	readAll(t, kept[0]) // pid1 lets go of it when it has signalled whom it wants to
+	if now := state(); !strings.HasPrefix(now, "T") {
+		t.Errorf("it was signalled: its state is %s", now)
+	}
+	unix.Kill(s.pid, unix.SIGCONT)
+	s.exit(0)
+	if code := w.wait(); code != 5 {
+		t.Errorf("pid1 exited with %d, want 5", code)
+	}
+}
+
 func TestSupervisorThatWasThereBeforeIsJoined(t *testing.T) {
 	w := start(t, setup{args: []string{beginName}})
 	s := w.supervisor()

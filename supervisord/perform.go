@@ -113,7 +113,6 @@ func (s *server) halt(a core.Halt) {
 	if !s.onlyMain() {
 		s.log.Info("all services are down", "exit", a.Code)
 	}
-	s.pipesStored()
 	runs := make([]uint64, 0, len(s.pipes))
 	for run := range s.pipes {
 		runs = append(runs, uint64(run))

@@ -224,6 +224,11 @@ func (s *saved) read(kind uint8, body []byte) error {
 	return fmt.Errorf("it has a record of the unknown type %d", kind)
 }
 
+// Of these there are many, or many of their fields are empty.
+func init() {
+	ipc.WriteByList(core.Record{}, core.First{}, core.Run{}, core.End{}, change{}, ipc.Spawn{})
+}
+
 func newStore(path string) *store {
 	s := &store{path: path}
 	s.enc = msgpack.NewEncoder(&s.buf)
