@@ -32,7 +32,7 @@ func commands() []command {
 			name: "list", summary: "show all services and targets", max: 0,
 			args: "[--state S] [--class C] [-q]",
 			help: `A table with the state of each, its main process, how long it has been up, how
-often it was restarted, and a note on what it waits for or why it failed.
+often it was restarted, and a note on why it does not run.
 Columns that do not fit the terminal are left out.
 
   [-] inactive   [?] blocked   [>] starting   [+] running
