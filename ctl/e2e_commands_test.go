@@ -58,6 +58,7 @@ var storyChecks = map[string]func(ts *testscript.TestScript, args []string) erro
 	"output": checkOutput,
 	"file":   checkFile,
 	"alive":  checkAlive,
+	"halted": checkHalted,
 	"procs":  checkProcs,
 	"cgroup": checkCgroup,
 	"vm":     checkVM,
@@ -473,6 +474,24 @@ func checkFile(ts *testscript.TestScript, args []string) error {
 	n := len(pattern.FindAll(text, -1))
 	if count >= 0 && n != count || count < 0 && n == 0 {
 		return fmt.Errorf("%s has %d times %q:\n%s", args[1], n, args[0], text)
+	}
+	return nil
+}
+
+// checkHalted looks whether no thread of a process runs any more: SIGSTOP has been
+// sent before each of them stands still.
+func checkHalted(ts *testscript.TestScript, args []string) error {
+	if len(args) != 1 {
+		return errUsage
+	}
+	threads, _ := filepath.Glob("/proc/" + args[0] + "/task/*/status")
+	for _, file := range threads {
+		if text, err := os.ReadFile(file); err == nil && !strings.Contains(string(text), "\nState:\tT") {
+			return fmt.Errorf("pid %s has a thread that runs", args[0])
+		}
+	}
+	if len(threads) == 0 {
+		return fmt.Errorf("there is no process %s", args[0])
 	}
 	return nil
 }
