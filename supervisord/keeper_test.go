@@ -22,19 +22,25 @@ func TestLogPipesOfEarlierRunsAreTakenFirst(t *testing.T) {
 	}
 }
 
-// What is forgotten need not be acknowledged, unless it cannot be forgotten yet.
-func TestAForgottenRunIsNotAcknowledged(t *testing.T) {
-	s := savingServer(t)
+// linked returns the ends of a link.
+func linked(t *testing.T) (conn, pid1 *ipc.Conn) {
+	t.Helper()
 	conn, fd, err := ipc.Pair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	pid1, err := ipc.NewConn(fd)
-	if err != nil {
+	t.Cleanup(conn.Close)
+	if pid1, err = ipc.NewConn(fd); err != nil {
 		t.Fatal(err)
 	}
-	defer pid1.Close()
+	t.Cleanup(pid1.Close)
+	return conn, pid1
+}
+
+// What is forgotten need not be acknowledged, unless it cannot be forgotten yet.
+func TestAForgottenRunIsNotAcknowledged(t *testing.T) {
+	s := savingServer(t)
+	conn, pid1 := linked(t)
 	s.keeper.conn, s.notify = conn, &notifier{}
 	said := func() (kinds []ipc.Kind) {
 		s.act()
@@ -66,16 +72,7 @@ func TestAForgottenRunIsNotAcknowledged(t *testing.T) {
 // TestBaseIsToldOnce: to a pid1 that takes it, and any other gets it with each order.
 func TestBaseIsToldOnce(t *testing.T) {
 	for _, takes := range []bool{true, false} {
-		conn, fd, err := ipc.Pair()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		pid1, err := ipc.NewConn(fd)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer pid1.Close()
+		conn, pid1 := linked(t)
 		k := &keeper{conn: conn, hello: ipc.KeeperHello{Bases: takes}}
 		k.tellBase(ipc.Words{"A=base", "B=base"})
 		if err := k.spawn(ipc.Spawn{Run: 1, Env: ipc.Words{"B=own"}, Based: true}); err != nil {

@@ -156,6 +156,14 @@ type saying struct {
 	uid    uint32
 }
 
+// read takes a datagram, of which the end may have been cut off.
+func (say *saying) read(b []byte, cut bool) {
+	msg, ok := sdnotify.Parse(b)
+	if say.bad = !ok || cut || len(b) > sdnotify.MaxSize; !say.bad {
+		say.msg = msg
+	}
+}
+
 // peek looks at the next message of a channel without taking it.
 func (s *notifySocket) peek() (saying, bool) {
 	if !s.sock {

@@ -108,11 +108,7 @@ func (s *notifySocket) peekSocket() (saying, bool) {
 				}
 			}
 		}
-		if msg, ok := sdnotify.Parse(b[:c]); ok && c <= sdnotify.MaxSize && flags&unix.MSG_TRUNC == 0 {
-			say.msg = msg
-		} else {
-			say.bad = true
-		}
+		say.read(b[:c], flags&unix.MSG_TRUNC != 0)
 		return say, true
 	}
 }
